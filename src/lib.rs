@@ -1,0 +1,14 @@
+//! placeholder
+#![allow(dead_code)]
+mod error;
+mod gateway;
+mod host;
+pub mod message;
+mod server;
+mod session;
+mod sys;
+pub use error::{Error, Result};
+pub use gateway::{GatewayError, Limits};
+pub use host::Host;
+pub use message::{Body, Request, Response};
+pub use session::{Session, Store};

@@ -1,0 +1,26 @@
+//! What a connection tells the worker that serves it.
+
+use http::{Method, StatusCode};
+
+/// The seam between the connection modules (`scgi`, `http`) and the worker: the worker's scoreboard slot, access
+/// counts and wish to stop, without the connections knowing that there is a pool.
+pub(crate) trait Activity {
+    /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
+    /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
+    fn begin(&self, method: &Method, path: &str);
+    /// The application has answered and the session is committed.
+    fn end(&self, status: StatusCode);
+    /// Whether a persistent connection should be closed after this response: the worker is stopping or recycled.
+    fn stopping(&self) -> bool;
+}
+
+/// No pool: one process that serves until it is told otherwise.
+pub(crate) struct Alone;
+
+impl Activity for Alone {
+    fn begin(&self, _method: &Method, _path: &str) {}
+    fn end(&self, _status: StatusCode) {}
+    fn stopping(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,5 @@
+//! The operating system: the only room with `unsafe` code.
+//!
+//! Each module wraps one thing that has no safe wrapper elsewhere. It knows nothing of sessions, messages or pools.
+
+pub(crate) mod log;
