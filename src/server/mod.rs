@@ -1,3 +1,8 @@
 //! Servers: CGI, SCGI and HTTP over connections, and the pool of workers that serves them.
 
 pub(crate) mod activity;
+pub(crate) mod buffers;
+pub(crate) mod http;
+pub(crate) mod reply;
+pub(crate) mod scgi;
+pub(crate) mod stream;

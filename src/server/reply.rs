@@ -1,0 +1,1 @@
+//! Responses on their way out.
