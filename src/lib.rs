@@ -11,4 +11,5 @@ pub use error::{Error, Result};
 pub use gateway::{GatewayError, Limits};
 pub use host::Host;
 pub use message::{Body, Request, Response};
+pub use server::{Address, AddressError, Options, OptionsError};
 pub use session::{Session, Store};

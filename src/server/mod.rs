@@ -3,6 +3,11 @@
 pub(crate) mod activity;
 pub(crate) mod buffers;
 pub(crate) mod http;
+mod listener;
+mod options;
 pub(crate) mod reply;
 pub(crate) mod scgi;
 pub(crate) mod stream;
+
+pub use listener::{Address, AddressError};
+pub use options::{Options, OptionsError};
