@@ -5,6 +5,7 @@ pub(crate) mod buffers;
 pub(crate) mod http;
 mod listener;
 mod options;
+mod pool;
 pub(crate) mod reply;
 pub(crate) mod scgi;
 pub(crate) mod stream;
