@@ -2,4 +2,5 @@
 //!
 //! Each module wraps one thing that has no safe wrapper elsewhere. It knows nothing of sessions, messages or pools.
 
+pub(crate) mod lock;
 pub(crate) mod log;
