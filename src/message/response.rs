@@ -5,8 +5,8 @@ use std::io::Read;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use serde::Serialize;
 
 use super::{Body, MessageError};
