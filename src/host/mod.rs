@@ -1,40 +1,170 @@
-//! Host: the application with its sessions and settings, and the life of one request.
+//! Host: the application with its sessions and settings, and the life of one request: load, call, commit, respond.
+//!
+//! Knows no transport and no process; those are in `server`.
+
+mod failure;
+mod respond;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::error::Result;
 use crate::gateway::{Limits, Site};
-use crate::message::{Request, Response};
-use crate::session::{Session, Store};
+use crate::message::{FormLimits, Request, Response};
+use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store};
 
-/// An application, with its sessions and settings: what the servers serve.
+type Application = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
+type AccessRule = dyn Fn(&Request) -> Access + Send + Sync;
+
+/// An application with its sessions and settings: what the servers serve.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use cloakroom::{DirectoryStore, Host, Request, Response, Result, Session};
+///
+/// fn counter(_request: Request, session: &mut Session) -> Result<Response> {
+///     let visits = session.get::<u64>("visits")?.unwrap_or(0) + 1;
+///     session.insert("visits", visits)?;
+///     Ok(Response::text(format!("visit {visits}\n")))
+/// }
+///
+/// fn main() -> ExitCode {
+///     Host::new(counter).sessions(DirectoryStore::at("/var/lib/counter/sessions")).run()
+/// }
+/// ```
 pub struct Host {
+    application: Box<Application>,
+    access: Option<Box<AccessRule>>,
+    store: Option<Arc<dyn Store>>,
+    /// Made from the settings before the first request.
+    manager: Option<Arc<SessionManager>>,
+    settings: Settings,
     limits: Limits,
     site: Site,
-    store: Option<Arc<dyn Store>>,
+}
+
+/// What becomes the session manager.
+#[derive(Default)]
+struct Settings {
+    cookie: CookiePolicy,
+    expiry: Expiry,
+    has_info: Option<Arc<HasInfo>>,
+    lock_timeout: Option<Duration>,
+    touch_resolution: Option<Duration>,
 }
 
 impl Host {
-    /// Stub.
-    pub fn new(_application: impl Fn(Request, &mut Session) -> Result<Response> + Send + Sync + 'static) -> Self {
-        Self { limits: Limits::default(), site: Site::default(), store: None }
+    /// An application: one callback, called for every request.
+    ///
+    /// `Ok` commits the session and answers; `Err` and a panic save nothing and are answered with 500 (or with the
+    /// status that the error carries) and a fixed text, the error itself going to the log. A callback of a GET, HEAD,
+    /// OPTIONS or TRACE request may be called a second time, see [`Access::Optimistic`].
+    pub fn new(application: impl Fn(Request, &mut Session) -> Result<Response> + Send + Sync + 'static) -> Self {
+        Self {
+            application: Box::new(application),
+            access: None,
+            store: None,
+            manager: None,
+            settings: Settings::default(),
+            limits: Limits::default(),
+            site: Site::default(),
+        }
     }
 
-    /// Stub.
+    /// Where sessions are kept. Without a store every access to a session is an error.
     #[must_use]
-    pub fn lock_timeout(self, _timeout: Duration) -> Self {
+    pub fn sessions(mut self, store: impl Store + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self.configured()
+    }
+
+    /// How each request uses its session, decided before the callback; by default
+    /// [`Optimistic`](Access::Optimistic) for safe methods without a message-body and
+    /// [`Exclusive`](Access::Exclusive) for the rest.
+    ///
+    /// Where it says `Optimistic` for a request with a message-body, that is read into memory first, so that it can be
+    /// read twice.
+    #[must_use]
+    pub fn access(mut self, rule: impl Fn(&Request) -> Access + Send + Sync + 'static) -> Self {
+        self.access = Some(Box::new(rule));
         self
     }
 
-    /// Stub.
+    /// Which sessions are worth keeping. A session for which it says no is never stored, and a stored one is deleted and
+    /// its cookie taken back. By default those that hold anything: a user, a value, a flash value or a form token.
+    #[must_use]
+    pub fn has_info(mut self, rule: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
+        self.settings.has_info = Some(Arc::new(rule));
+        self.configured()
+    }
+
+    /// How long sessions live.
+    #[must_use]
+    pub fn expiry(mut self, expiry: Expiry) -> Self {
+        self.settings.expiry = expiry;
+        self.configured()
+    }
+
+    /// How the session ID cookie is sent.
+    #[must_use]
+    pub fn cookie(mut self, policy: CookiePolicy) -> Self {
+        self.settings.cookie = policy;
+        self.configured()
+    }
+
+    /// How long a request waits for a session that another one holds, before it is answered with 503. Default 30 s.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.lock_timeout = Some(timeout);
+        self.configured()
+    }
+
+    /// The time of last access is renewed at most once in this time (and in a tenth of the idle timeout). Default 10 s.
+    #[must_use]
+    pub fn touch_resolution(mut self, resolution: Duration) -> Self {
+        self.settings.touch_resolution = Some(resolution);
+        self.configured()
+    }
+
+    /// How much a client may send, and how long it may take.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits of forms.
+    #[must_use]
+    pub fn form_limits(mut self, limits: FormLimits) -> Self {
+        self.site.form_limits = limits;
+        self
+    }
+
+    /// Where the application is mounted: `/shop` for `https://example.org/shop/...`. Under CGI the server's SCRIPT_NAME
+    /// says so; over SCGI and HTTP the default is the root.
     #[must_use]
     pub fn script_name(mut self, mount: impl Into<String>) -> Self {
-        self.site.script_name = Some(mount.into());
+        let mount = mount.into();
+        let mount = mount.trim_matches('/');
+        self.site.script_name = Some(if mount.is_empty() { String::new() } else { format!("/{mount}") });
         self
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    /// Proxies whose forwarding header fields (X-Forwarded-For, X-Forwarded-Proto, Forwarded) are believed. None by
+    /// default: anybody could send them.
+    #[must_use]
+    pub fn trusted_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.site.trusted_proxies = networks.into_iter().collect();
+        self
+    }
+
+    pub(crate) fn set_limits(&mut self, change: impl FnOnce(&mut Limits)) {
+        change(&mut self.limits);
+    }
+
+    pub(crate) fn current_limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -46,9 +176,23 @@ impl Host {
         self.store.as_ref()
     }
 
-    /// The life of one request: load, call, commit, respond. Never panics; every failure is a response. When it
-    /// returns, the session is committed and no lock is held.
-    pub(crate) fn respond(&self, _request: Request) -> Response {
-        Response::text("stub")
+    /// Makes the session manager anew from store and settings, in whatever order they come.
+    fn configured(mut self) -> Self {
+        self.manager = self.store.clone().map(|store| {
+            let mut manager = SessionManager::new(store);
+            manager.cookie = self.settings.cookie.clone();
+            manager.expiry = self.settings.expiry;
+            manager.has_info = self.settings.has_info.clone();
+            manager.lock_timeout = self.settings.lock_timeout.unwrap_or(manager.lock_timeout);
+            manager.touch_resolution = self.settings.touch_resolution.unwrap_or(manager.touch_resolution);
+            Arc::new(manager)
+        });
+        self
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("limits", &self.limits).finish_non_exhaustive()
     }
 }

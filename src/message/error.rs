@@ -45,3 +45,8 @@ pub enum MessageError {
     #[error("encode JSON")]
     Json(#[source] serde_json::Error),
 }
+impl MessageError {
+    pub(crate) fn from_body(source: io::Error) -> Self {
+        Self::Body(source)
+    }
+}

@@ -15,5 +15,6 @@ pub use error::MessageError;
 pub use form::{Form, FormLimits, Upload};
 pub use meta::MetaVariables;
 pub use request::Request;
-pub(crate) use request::RequestParts;
+pub(crate) use request::{RequestParts, cookies};
 pub use response::Response;
+pub(crate) fn finish(_: &RequestParts, _: &mut Response) {}

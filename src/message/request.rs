@@ -114,7 +114,7 @@ impl Request {
 
     /// The value of the first cookie of this name, if there is one. Names are compared exactly and nothing is decoded.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        super::request::cookies(&self.parts.meta).find(|(n, _)| *n == name).map(|(_, value)| value)
+        cookies(&self.parts.meta).find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
     /// The cookies in the order they were sent, names and values as they came.

@@ -1,11 +1,30 @@
 //! Sessions: IDs, records, the store contract, and the session that an application's callback works with.
+//!
+//! What is kept and when is decided here; where it is kept is up to the stores.
 
-/// Stub.
-pub struct Session;
-/// Stub.
-pub trait Store: Send + Sync {
-    /// Prepares the store: called once by every worker after it was forked, before it is ready; idempotent.
-    fn setup(&self) -> Result<(), std::io::Error>;
-    /// Whether several processes may use the store at once.
-    fn is_multiprocess_safe(&self) -> bool;
-}
+mod access;
+mod changes;
+mod codec;
+mod cookie;
+mod error;
+mod expiry;
+mod id;
+mod manager;
+mod record;
+#[allow(clippy::module_inception)]
+mod session;
+mod store;
+
+pub use access::Access;
+pub use codec::CodecError;
+#[cfg(test)]
+pub(crate) use codec::Encoded;
+pub use cookie::CookiePolicy;
+pub use error::SessionError;
+pub use expiry::Expiry;
+pub use id::{Id, IdText};
+pub(crate) use manager::{Commit, CookieChange, HasInfo, SessionManager};
+pub use record::Record;
+pub(crate) use record::{Millis, is_over, now};
+pub use session::Session;
+pub use store::{Guard, Saved, Store, StoreError, Stored, Swept, Version};

@@ -5,6 +5,7 @@
 pub(crate) mod deadline;
 pub(crate) mod descriptor;
 pub(crate) mod environment;
+pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod shared;

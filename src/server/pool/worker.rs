@@ -233,7 +233,7 @@ impl<'a> Worker<'a> {
     /// Waits for a connection, a parked one that goes on, or a signal; `None`: as long as it takes. Returns how many
     /// parked connections went on.
     fn wait(&mut self, time: Option<Duration>) -> usize {
-        let keep = self.setting.host.limits().keep_alive_timeout;
+        let keep = self.setting.host.current_limits().keep_alive_timeout;
         let next = [self.parked.first().map(|parked| parked.since + keep), self.exhausted].into_iter().flatten().min();
         let time = match (time, next) {
             (None, Some(next)) => {

@@ -1,0 +1,250 @@
+//! The session manager: opens the session of a request and commits it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::changes::Changes;
+use super::record::{self, Record};
+use super::session::{Base, Open, State};
+use super::store::{Guard, Saved, Store, StoreError, Stored};
+use super::{Access, CookiePolicy, Expiry, Id, Session, SessionError};
+use crate::message::RequestParts;
+
+/// The rule of what is kept; see `Host::has_info`.
+pub(crate) type HasInfo = dyn Fn(&Record) -> bool + Send + Sync;
+
+/// What all sessions of an application have in common.
+pub(crate) struct SessionManager {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cookie: CookiePolicy,
+    pub(crate) expiry: Expiry,
+    pub(crate) has_info: Option<Arc<HasInfo>>,
+    /// How long a request waits for a session's lock.
+    pub(crate) lock_timeout: Duration,
+    /// A session is touched at most once in this time.
+    pub(crate) touch_resolution: Duration,
+}
+
+/// What a commit asks of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CookieChange {
+    /// Nothing.
+    Keep,
+    /// Hand out this ID, kept for so long if cookies are persistent.
+    HandOut(Id, Option<Duration>),
+    /// Take the cookie back.
+    Revoke,
+}
+
+/// The outcome of a commit.
+pub(crate) enum Commit {
+    /// All is saved.
+    Done(CookieChange),
+    /// Something that the request relied on has changed. Nothing is saved; the callback is to run again with this
+    /// session, which already holds the lock.
+    Again(Box<Session>),
+}
+
+impl SessionManager {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            cookie: CookiePolicy::default(),
+            expiry: Expiry::default(),
+            has_info: None,
+            lock_timeout: Duration::from_secs(30),
+            touch_resolution: Duration::from_secs(10),
+        }
+    }
+
+    pub(super) fn has_info(&self, record: &Record) -> bool {
+        match &self.has_info {
+            Some(rule) => rule(record),
+            None => record.has_info(),
+        }
+    }
+
+    pub(super) fn new_record(&self, request: &RequestParts) -> Record {
+        Record::new(record::now(), request.client_address, self.expiry)
+    }
+
+    pub(super) fn lock(&self, id: &Id) -> Result<Option<Box<dyn Guard>>, SessionError> {
+        self.store.lock(id, self.lock_timeout).map_err(|error| match error {
+            StoreError::Locked => SessionError::LockTimeout,
+            other => other.into(),
+        })
+    }
+}
+
+impl Session {
+    /// The session of a request, not opened yet. Without a manager, any access is an error.
+    pub(crate) fn new(manager: Option<Arc<SessionManager>>, request: Arc<RequestParts>, access: Access) -> Self {
+        Self {
+            manager,
+            request,
+            access,
+            state: State::Unopened,
+            guard: None,
+            changes: Changes::default(),
+            renew: false,
+            flush: false,
+        }
+    }
+
+    /// Whether the callback looked at the session: its response then depends on the cookie.
+    pub(crate) fn was_used(&self) -> bool {
+        matches!(self.state, State::Open(_)) || self.is_changed()
+    }
+
+    fn is_changed(&self) -> bool {
+        !self.changes.is_empty() || self.renew || self.flush
+    }
+
+    /// Saves what the callback did. Called before the first byte of the response leaves; gives the lock back.
+    pub(crate) fn commit(mut self) -> Result<Commit, SessionError> {
+        let Some(manager) = self.manager.clone() else { return Ok(Commit::Done(CookieChange::Keep)) };
+        if !self.is_changed() {
+            return self.touch(&manager).map(Commit::Done);
+        }
+        if matches!(self.state, State::Unopened) {
+            // Changes that need no look at what is there: one look, under the lock, does for both.
+            self.access = Access::Exclusive;
+            self.open()?;
+        }
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Unopened) else {
+            unreachable!("opened above")
+        };
+        let Open { stored, view } = *open;
+        let Some(base) = stored else { return self.commit_new(&manager, view).map(Commit::Done) };
+
+        // From here on under the lock.
+        let (guard, current) = match self.guard.take() {
+            Some(guard) => (guard, Stored { record: base.record.clone(), version: base.version }),
+            None => match self.lock_current(&manager, &base.id)? {
+                Some(current) => current,
+                // Logged out meanwhile, or renewed: the request is to see that.
+                None if self.flush => return Ok(Commit::Done(CookieChange::Revoke)),
+                None => return Ok(Commit::Again(Box::new(self.again(None)))),
+            },
+        };
+        if self.flush {
+            guard.delete()?;
+            return match self.commit_new(&manager, view)? {
+                CookieChange::Keep => Ok(Commit::Done(CookieChange::Revoke)),
+                change => Ok(Commit::Done(change)),
+            };
+        }
+        if current.version != base.version && !self.changes.hold(&base.record, &current.record) {
+            let base = Base { id: base.id, record: current.record, version: current.version };
+            return Ok(Commit::Again(Box::new(self.again(Some((guard, base))))));
+        }
+        self.save(&manager, guard, base.id, current)
+    }
+
+    fn lock_current(
+        &self,
+        manager: &SessionManager,
+        id: &Id,
+    ) -> Result<Option<(Box<dyn Guard>, Stored)>, SessionError> {
+        let Some(mut guard) = manager.lock(id)? else { return Ok(None) };
+        Ok(guard.load()?.map(|stored| (guard, stored)))
+    }
+
+    /// Applies the changes to what is there now and saves it.
+    fn save(
+        self,
+        manager: &SessionManager,
+        mut guard: Box<dyn Guard>,
+        id: Id,
+        current: Stored,
+    ) -> Result<Commit, SessionError> {
+        let mut record = current.record.clone();
+        self.changes.apply(&mut record).map_err(|(key, source)| SessionError::Value { key, source })?;
+        if !manager.has_info(&record) {
+            guard.delete()?;
+            return Ok(Commit::Done(CookieChange::Revoke));
+        }
+        if self.renew {
+            // First the new record, then the old one's end: a crash between leaves the old session as it was.
+            let change = create(manager, &record)?;
+            guard.delete()?;
+            return Ok(Commit::Done(change));
+        }
+        if record == current.record {
+            drop(guard);
+            return touch_if_due(manager, &id, &record).map(Commit::Done);
+        }
+        match guard.save(&record, current.version)? {
+            Saved::Saved(_) => Ok(Commit::Done(refreshed(manager, id, &record))),
+            // The lock was lost, as a lease of a network store can be.
+            Saved::Conflict | Saved::Gone if self.access == Access::Optimistic => {
+                drop(guard);
+                Ok(Commit::Again(Box::new(self.again(None))))
+            }
+            Saved::Conflict | Saved::Gone => Err(SessionError::Conflict),
+        }
+    }
+
+    /// A session that the store does not have: kept if there is something to keep.
+    fn commit_new(&self, manager: &SessionManager, view: Record) -> Result<CookieChange, SessionError> {
+        if manager.has_info(&view) { create(manager, &view) } else { Ok(CookieChange::Keep) }
+    }
+
+    /// The same request's session for the second run of its callback: exclusive, and with the lock where there is one.
+    fn again(self, locked: Option<(Box<dyn Guard>, Base)>) -> Session {
+        let mut session = Session::new(self.manager, self.request, Access::Exclusive);
+        if let Some((guard, base)) = locked {
+            session.guard = Some(guard);
+            session.state = State::Open(Box::new(Open { view: base.record.clone(), stored: Some(base) }));
+        }
+        session
+    }
+
+    fn touch(mut self, manager: &SessionManager) -> Result<CookieChange, SessionError> {
+        self.guard = None;
+        match &self.state {
+            State::Open(open) => match &open.stored {
+                Some(base) => touch_if_due(manager, &base.id, &base.record),
+                None => Ok(CookieChange::Keep),
+            },
+            State::Unopened => Ok(CookieChange::Keep),
+        }
+    }
+}
+
+fn touch_if_due(manager: &SessionManager, id: &Id, record: &Record) -> Result<CookieChange, SessionError> {
+    // With a short idle timeout the resolution must be shorter still, or a busy session would end.
+    let idle = record.idle_timeout().unwrap_or(Duration::MAX);
+    let resolution = manager.touch_resolution.min(idle / 10);
+    if u128::from(record::now().saturating_sub(record.accessed)) < resolution.as_millis() {
+        return Ok(CookieChange::Keep);
+    }
+    manager.store.touch(id)?;
+    Ok(refreshed(manager, *id, record))
+}
+
+/// A persistent cookie is handed out again when its session is refreshed, so that both live as long.
+fn refreshed(manager: &SessionManager, id: Id, record: &Record) -> CookieChange {
+    if manager.cookie.is_persistent() { CookieChange::HandOut(id, lifetime(record)) } else { CookieChange::Keep }
+}
+
+fn create(manager: &SessionManager, record: &Record) -> Result<CookieChange, SessionError> {
+    loop {
+        let id = Id::generate()?;
+        match manager.store.create(&id, record) {
+            Ok(_) => return Ok(CookieChange::HandOut(id, lifetime(record))),
+            // Once in 2^64 sessions; a store that says so for ever is no store.
+            Err(StoreError::Exists) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How long a session can live if it is not used again.
+fn lifetime(record: &Record) -> Option<Duration> {
+    let absolute = record.ends.map(|ends| Duration::from_millis(ends.saturating_sub(record::now())));
+    match (record.idle_timeout(), absolute) {
+        (Some(idle), Some(absolute)) => Some(idle.min(absolute)),
+        (idle, absolute) => idle.or(absolute),
+    }
+}

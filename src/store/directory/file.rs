@@ -1,0 +1,388 @@
+//! One session file: looking at it without a lock, and everything that is done to it under its lock.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FallocateFlags, OFlags, Timespec};
+use rustix::io::Errno;
+
+use super::Durability;
+use super::place::{Place, check_file, io_error};
+use super::slot::{self, Header, Look, MAX_CAPACITY, Side};
+use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now};
+use crate::sys::lock;
+use crate::sys::log::log;
+
+/// What a file held when it was looked at.
+pub(super) enum Found {
+    /// A session.
+    Session { sequence: u64, side: Side, capacity: usize, record: Record },
+    /// A session that is over, or was deleted.
+    Over,
+    /// No file, or one in which nothing was ever completed.
+    Nothing,
+}
+
+/// The whole content of a file at one moment, as far as a reader without a lock can tell.
+struct Image {
+    bytes: Vec<u8>,
+    links: u64,
+    modified: Millis,
+}
+
+/// Looks at a session without taking its lock.
+pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError> {
+    let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(None) };
+    let mut before: Option<Vec<u8>> = None;
+    // Saves of one session that take turns can each spoil a look, but not for long: between them the file rests.
+    for _ in 0..16 {
+        let image = read(place, id, &file)?;
+        let settled = before.as_ref() == Some(&image.bytes);
+        match slot::look(id, &image.bytes) {
+            Look::Current { header, payload, certain, .. } if certain || settled => {
+                return match judge(header, payload, &image) {
+                    Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
+                    Judged::Over => Ok(None),
+                    Judged::Undecodable => look_locked(place, id, file),
+                };
+            }
+            Look::Blank => return Ok(None),
+            Look::Foreign(found) => return Err(StoreError::Format { path: place.file_path(id), found }),
+            Look::Bad if settled => return look_locked(place, id, file),
+            Look::Current { .. } | Look::Bad => before = Some(image.bytes),
+        }
+    }
+    look_locked(place, id, file)
+}
+
+/// The last resort of a reader: looks under the lock, where nothing moves.
+fn look_locked(place: &Place, id: &Id, file: File) -> Result<Option<Stored>, StoreError> {
+    // Whoever holds the lock for longer than this is not saving all the time, so that looks without it settle again.
+    let wait = Duration::from_millis(100);
+    if !lock::exclusive(&file, wait).map_err(|source| lock_error(place, id, source))? {
+        return Err(StoreError::Locked);
+    }
+    match look(place, id, &file)? {
+        Found::Session { sequence, record, .. } => Ok(Some(Stored { record, version: Version(sequence) })),
+        Found::Over | Found::Nothing => Ok(None),
+    }
+}
+
+/// Looks at a file whose lock is held. Damage is set aside.
+pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreError> {
+    let image = read(place, id, file)?;
+    if image.links == 0 {
+        return Ok(Found::Over);
+    }
+    match slot::look(id, &image.bytes) {
+        Look::Current { side, header, payload, .. } => match judge(header, payload, &image) {
+            Judged::Good(record) => {
+                Ok(Found::Session { sequence: header.sequence, side, capacity: image.bytes.len() / 2, record })
+            }
+            Judged::Over => Ok(Found::Over),
+            Judged::Undecodable => set_aside(place, id),
+        },
+        Look::Blank => Ok(Found::Nothing),
+        Look::Foreign(found) => Err(StoreError::Format { path: place.file_path(id), found }),
+        Look::Bad => set_aside(place, id),
+    }
+}
+
+enum Judged {
+    Good(Record),
+    Over,
+    Undecodable,
+}
+
+fn judge(header: Header, payload: &[u8], image: &Image) -> Judged {
+    if header.tombstone || image.links == 0 || is_over(now(), image.modified, header.idle, header.ends) {
+        return Judged::Over;
+    }
+    match Record::decode(payload) {
+        Ok(mut record) => {
+            record.accessed = image.modified;
+            Judged::Good(record)
+        }
+        Err(_) => Judged::Undecodable,
+    }
+}
+
+fn read(place: &Place, id: &Id, file: &File) -> Result<Image, StoreError> {
+    let stat =
+        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
+    check_file(place, id, &stat)?;
+    // No file of ours is larger, and none that is larger is read.
+    let length = (stat.st_size as u64).min(2 * MAX_CAPACITY as u64 + 1) as usize;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            // Shorter than it said: somebody cut it. What is there is judged as it is.
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(StoreError::Io { verb: "read session file", path: place.file_path(id), source }),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(Image { bytes, links: stat.st_nlink as u64, modified: modification_time(&stat) })
+}
+
+/// The modification time, which is the time of last access of the session.
+pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_add(stat.st_mtime_nsec as u64 / 1_000_000)
+}
+
+/// Renames a damaged file, whose lock is held, to a name that is no session ID.
+fn set_aside(place: &Place, id: &Id) -> Result<Found, StoreError> {
+    let name = id.to_text();
+    let aside = format!("damaged-{}-{}", &*name, now());
+    match rustix::fs::renameat(&place.descriptor, &*name, &place.descriptor, &*aside) {
+        Ok(()) => log!(
+            "session file damaged, set aside as {}",
+            place.path.join(format!("damaged-{}…-{}", &name[..6], &aside[41..])).display()
+        ),
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(io_error("set aside damaged session file", &place.file_path(id), error)),
+    }
+    Ok(Found::Nothing)
+}
+
+/// A session file whose lock is held; dropping it closes the file, which gives the lock back.
+pub(super) struct Locked {
+    place: Arc<Place>,
+    durability: Durability,
+    id: Id,
+    file: File,
+    /// Where the current record is, once that is known.
+    at: Option<At>,
+    /// A look that has not been handed out yet.
+    looked: Option<Found>,
+}
+
+#[derive(Clone, Copy)]
+struct At {
+    sequence: u64,
+    side: Side,
+    capacity: usize,
+}
+
+impl Locked {
+    /// Opens and locks a session's file. `None` if there is none, or it was deleted while we waited.
+    pub(super) fn open(
+        place: &Arc<Place>,
+        id: &Id,
+        durability: Durability,
+        wait: Duration,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(file) = place.open_file(id, OFlags::RDWR)? else { return Ok(None) };
+        if !lock::exclusive(&file, wait).map_err(|source| lock_error(place, id, source))? {
+            return Err(StoreError::Locked);
+        }
+        Ok(Some(Self { place: place.clone(), durability, id: *id, file, at: None, looked: None }))
+    }
+
+    /// Whether there is a session in the file; the look is kept for the load that follows.
+    pub(super) fn exists(&mut self) -> Result<bool, StoreError> {
+        let found = self.look()?;
+        let exists = matches!(found, Found::Session { .. });
+        self.looked = Some(found);
+        Ok(exists)
+    }
+
+    /// Looks at what the file holds, and remembers where. While the lock is held nobody else changes that.
+    fn look(&mut self) -> Result<Found, StoreError> {
+        if let Some(found) = self.looked.take() {
+            return Ok(found);
+        }
+        let found = look(&self.place, &self.id, &self.file)?;
+        self.at = match &found {
+            Found::Session { sequence, side, capacity, .. } => {
+                Some(At { sequence: *sequence, side: *side, capacity: *capacity })
+            }
+            Found::Over | Found::Nothing => None,
+        };
+        Ok(found)
+    }
+
+    fn current(&mut self) -> Result<Option<At>, StoreError> {
+        if self.at.is_none() {
+            self.look()?;
+        }
+        Ok(self.at)
+    }
+
+    /// Creates the file of a new session with its first record.
+    pub(super) fn create(
+        place: &Place,
+        id: &Id,
+        record: &Record,
+        durability: Durability,
+    ) -> Result<Version, StoreError> {
+        let payload = record.encode()?;
+        let capacity = slot::capacity_for(payload.len()).ok_or_else(|| too_large(payload.len()))?;
+        let file = place.create_file(id)?;
+        let bytes = slot::encode(id, header(record, 1), &payload);
+        let written = (|| {
+            // Held so that no sweep takes the file for a left-over before its first record is complete. Nobody else
+            // knows the ID, so it is free.
+            lock::try_exclusive(&file).map_err(|source| lock_error(place, id, source))?;
+            if !allocate(place, id, &file, 0, 2 * capacity)? {
+                // A file system without reservations: zeros take the space as well.
+                write(place, id, &file, &vec![0; 2 * capacity], 0)?;
+            }
+            rustix::fs::ftruncate(&file, 2 * capacity as u64)
+                .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+            write(place, id, &file, &bytes, 0)?;
+            if durability == Durability::Power {
+                sync(place, id, &file)?;
+                place.sync()?;
+            }
+            Ok(Version(1))
+        })();
+        if written.is_err() {
+            // Nobody was told of it; if it cannot be removed either, the sweep will.
+            let _ = place.unlink(id);
+        }
+        written
+    }
+
+    /// Writes `record` into the slot that is not current.
+    pub(super) fn save(&mut self, record: &Record, expected: Version) -> Result<Saved, StoreError> {
+        let Some(at) = self.current()? else { return Ok(Saved::Gone) };
+        if at.sequence != expected.0 {
+            return Ok(Saved::Conflict);
+        }
+        let payload = record.encode()?;
+        let capacity = slot::capacity_for(payload.len()).ok_or_else(|| too_large(payload.len()))?;
+        let bytes = slot::encode(&self.id, header(record, at.sequence + 1), &payload);
+        let next = if capacity > at.capacity {
+            self.grow(at, capacity)?
+        } else {
+            At { sequence: at.sequence + 1, side: at.side.other(), capacity: at.capacity }
+        };
+        // Until the write is whole we do not know what is current.
+        self.at = None;
+        self.looked = None;
+        write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
+        if self.durability == Durability::Power {
+            sync(&self.place, &self.id, &self.file)?;
+        }
+        self.at = Some(next);
+        Ok(Saved::Saved(Version(next.sequence)))
+    }
+
+    /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
+    fn grow(&mut self, at: At, capacity: usize) -> Result<At, StoreError> {
+        let Self { place, id, file, .. } = self;
+        // First the space, beyond the end and so not seen by anybody: where the disk is full, nothing has changed. Where
+        // space cannot be reserved, a later save may find the disk full, and then leaves the old record as it is.
+        allocate(place, id, file, 2 * at.capacity, 2 * capacity - 2 * at.capacity)?;
+        if at.side == Side::B {
+            let mut current = vec![0; at.capacity];
+            file.read_exact_at(&mut current, at.capacity as u64).map_err(|source| StoreError::Io {
+                verb: "read session file",
+                path: place.file_path(id),
+                source,
+            })?;
+            self.at = None;
+            let Self { place, id, file, .. } = self;
+            write(place, id, file, &current, 0)?;
+            if self.durability == Durability::Power {
+                // Only now may the old B stop being a slot.
+                sync(&self.place, &self.id, &self.file)?;
+            }
+        }
+        let Self { place, id, file, .. } = self;
+        rustix::fs::ftruncate(file, 2 * capacity as u64)
+            .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity })
+    }
+
+    /// Deletes the session: tombstone, to disk, unlink. Whoever has the file open reads that it is gone.
+    pub(super) fn delete(&mut self) -> Result<bool, StoreError> {
+        let Some(at) = self.current()? else { return Ok(false) };
+        let header = Header { sequence: at.sequence + 1, tombstone: true, ends: None, idle: None };
+        let bytes = slot::encode(&self.id, header, &[]);
+        self.at = None;
+        write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64)?;
+        // At either durability: a power cut may bring the name back, but never the session.
+        sync(&self.place, &self.id, &self.file)?;
+        self.place.unlink(&self.id)?;
+        if self.durability == Durability::Power {
+            self.place.sync()?;
+        }
+        Ok(true)
+    }
+}
+
+impl Guard for Locked {
+    fn load(&mut self) -> Result<Option<Stored>, StoreError> {
+        match self.look()? {
+            Found::Session { sequence, record, .. } => Ok(Some(Stored { record, version: Version(sequence) })),
+            Found::Over | Found::Nothing => Ok(None),
+        }
+    }
+
+    fn save(&mut self, record: &Record, expected: Version) -> Result<Saved, StoreError> {
+        Locked::save(self, record, expected)
+    }
+
+    fn delete(mut self: Box<Self>) -> Result<(), StoreError> {
+        Locked::delete(&mut self).map(|_| ())
+    }
+}
+
+/// Sets the time of last access without a lock. A file that is gone stays gone.
+pub(super) fn touch(place: &Place, id: &Id) -> Result<(), StoreError> {
+    let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let times = rustix::fs::Timestamps {
+        last_access: at(rustix::fs::UTIME_OMIT),
+        last_modification: at(rustix::fs::UTIME_NOW),
+    };
+    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(io_error("touch session file", &place.file_path(id), error)),
+    }
+}
+
+fn header(record: &Record, sequence: u64) -> Header {
+    Header { sequence, tombstone: false, ends: record.ends, idle: record.idle }
+}
+
+/// Reserves space without changing what the file shows, so that no later save can find the disk full. `false`: this
+/// file system cannot do that.
+fn allocate(place: &Place, id: &Id, file: &File, from: usize, length: usize) -> Result<bool, StoreError> {
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from as u64, length as u64) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+            Err(error) => return Err(io_error("allocate session file", &place.file_path(id), error)),
+        }
+    }
+}
+
+fn write(place: &Place, id: &Id, file: &File, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+    file.write_all_at(bytes, at).map_err(|source| StoreError::Io {
+        verb: "write session file",
+        path: place.file_path(id),
+        source,
+    })
+}
+
+fn sync(place: &Place, id: &Id, file: &File) -> Result<(), StoreError> {
+    rustix::fs::fdatasync(file).map_err(|error| io_error("sync session file", &place.file_path(id), error))
+}
+
+fn too_large(size: usize) -> StoreError {
+    StoreError::TooLarge { size, limit: MAX_CAPACITY - slot::HEADER }
+}
+
+fn lock_error(place: &Place, id: &Id, source: std::io::Error) -> StoreError {
+    StoreError::Io { verb: "lock session file", path: place.file_path(id), source }
+}

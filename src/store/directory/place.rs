@@ -1,0 +1,167 @@
+//! The directory itself: opened once per process, checked before it is trusted.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::session::{Id, StoreError};
+
+/// The open directory. Everything in it is named relative to its descriptor.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) descriptor: OwnedFd,
+    pub(super) owner: u32,
+}
+
+impl Place {
+    /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(path, flags, Mode::empty());
+        let descriptor = match open() {
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdir(path, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(io_error("create session directory", path, error)),
+                }
+                open()
+            }
+            result => result,
+        }
+        .map_err(|error| io_error("open session directory", path, error))?;
+        let stat =
+            rustix::fs::fstat(&descriptor).map_err(|error| io_error("inspect session directory", path, error))?;
+        let owner = rustix::process::geteuid().as_raw();
+        let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
+        if stat.st_uid != owner {
+            let theirs = stat.st_uid;
+            return Err(unsuitable(format!(
+                "the directory belongs to user {theirs}, this process runs as user {owner}"
+            )));
+        }
+        if stat.st_mode & 0o022 != 0 {
+            let mode = stat.st_mode & 0o7777;
+            return Err(unsuitable(format!("others may write to it (mode {mode:04o}); chmod 700 it")));
+        }
+        Ok(Self { path: path.to_owned(), descriptor, owner })
+    }
+
+    /// Refuses file systems whose locks do not do what the store relies on (flock(2), NFS and CIFS details).
+    pub(super) fn check_file_system(&self) -> Result<(), StoreError> {
+        let kind = rustix::fs::fstatfs(&self.descriptor)
+            .map_err(|error| io_error("inspect file system of", &self.path, error))?
+            .f_type;
+        match unreliable_file_system(kind as u64 & 0xffff_ffff) {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Unsuitable {
+                path: self.path.clone(),
+                reason: format!(
+                    "{reason}; use a local file system, or DirectoryStore::on_any_file_system if you know better"
+                ),
+            }),
+        }
+    }
+
+    /// Opens the file of a session; `None` if there is none.
+    pub(super) fn open_file(&self, id: &Id, access: OFlags) -> Result<Option<File>, StoreError> {
+        // NOFOLLOW against planted links, NONBLOCK against planted FIFOs.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(File::from(descriptor))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error @ (Errno::LOOP | Errno::ISDIR | Errno::NXIO)) => {
+                Err(StoreError::Untrusted { path: self.file_path(id), reason: format!("not a regular file ({error})") })
+            }
+            Err(error) => Err(io_error("open session file", &self.file_path(id), error)),
+        }
+    }
+
+    /// Creates the file of a session, which must not exist.
+    pub(super) fn create_file(&self, id: &Id) -> Result<File, StoreError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR) {
+            Ok(descriptor) => Ok(File::from(descriptor)),
+            Err(Errno::EXIST) => Err(StoreError::Exists),
+            Err(error) => Err(io_error("create session file", &self.file_path(id), error)),
+        }
+    }
+
+    pub(super) fn unlink(&self, id: &Id) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty()) {
+            // Somebody else was first; what counts is that it is gone.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(io_error("delete session file", &self.file_path(id), error)),
+        }
+    }
+
+    /// Makes creations and deletions in the directory survive a power cut.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.descriptor).map_err(|error| io_error("sync session directory", &self.path, error))
+    }
+
+    /// The path of a session's file for messages: without most of its ID, which is a secret.
+    pub(super) fn file_path(&self, id: &Id) -> PathBuf {
+        self.path.join(format!("{}…", &id.to_text()[..6]))
+    }
+}
+
+/// Tells whether a file is one that this system made.
+pub(super) fn check_file(place: &Place, id: &Id, stat: &rustix::fs::Stat) -> Result<(), StoreError> {
+    let untrusted = |reason| Err(StoreError::Untrusted { path: place.file_path(id), reason });
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return untrusted("not a regular file".into());
+    }
+    if stat.st_uid != place.owner {
+        return untrusted(format!("it belongs to user {}, not to user {}", stat.st_uid, place.owner));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        return untrusted(format!("others have access (mode {:04o})", stat.st_mode & 0o7777));
+    }
+    if stat.st_nlink > 1 {
+        return untrusted("it has a second name (hard link)".into());
+    }
+    Ok(())
+}
+
+pub(super) fn io_error(verb: &'static str, path: &Path, error: Errno) -> StoreError {
+    StoreError::Io { verb, path: path.to_owned(), source: io::Error::from(error) }
+}
+
+/// Why sessions cannot be relied on there, by the magic number of statfs(2).
+fn unreliable_file_system(kind: u64) -> Option<&'static str> {
+    match kind {
+        0x6969 => Some("NFS emulates file locks, and they fail with the server"),
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => Some("on CIFS/SMB file locks are mandatory, so lock-free reads fail"),
+        0x6573_5546 => Some("a FUSE file system may have no file locks that other processes see"),
+        0x0102_1997 => Some("9P has no reliable file locks"),
+        0x5346_414f => Some("AFS has no reliable file locks"),
+        0x7375_7245 => Some("Coda has no reliable file locks"),
+        0x564c => Some("NCP has no reliable file locks"),
+        0x4d44 | 0x2011_bab0 => Some("FAT has neither owners nor modes"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_refused_and_local_ones_are_not() {
+        for (kind, refused) in [
+            (0x6969, true),
+            (0xff53_4d42, true),
+            (0x6573_5546, true),
+            (0xef53, false),
+            (0x0102_1994, false),
+            (0x5846_5342, false),
+            (0x9123_683e, false),
+        ] {
+            assert_eq!(unreliable_file_system(kind).is_some(), refused, "{kind:#x}");
+        }
+    }
+}

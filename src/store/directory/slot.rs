@@ -1,0 +1,279 @@
+//! One slot of a session file: 56 bytes of header, then the payload. `src/docs/file-format.md` has it byte by byte.
+//!
+//! Pure: bytes in, a verdict out. Every input gives one, without a panic.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::session::{Id, Millis};
+
+/// Bytes of a slot's header.
+pub(super) const HEADER: usize = 56;
+/// The smallest slot; two of them fill one page.
+pub(super) const MIN_CAPACITY: usize = 2048;
+/// The largest slot, and so the largest record with its header.
+pub(super) const MAX_CAPACITY: usize = 4 << 20;
+
+const MAGIC: [u8; 4] = *b"CLKR";
+const FORMAT: u16 = 1;
+const TOMBSTONE: u16 = 1;
+
+/// What the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) sequence: u64,
+    /// The session was deleted.
+    pub(super) tombstone: bool,
+    /// The absolute end.
+    pub(super) ends: Option<Millis>,
+    /// The idle timeout in seconds, from the file's modification time on.
+    pub(super) idle: Option<u32>,
+}
+
+/// The verdict on one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot<'a> {
+    /// A complete record or tombstone of this session.
+    Good(Header, &'a [u8]),
+    /// Never written.
+    Blank,
+    /// Whole, but of a format that this program does not know.
+    Foreign(u16),
+    /// Anything else: a save that did not finish, one that is going on, or damage.
+    Bad,
+}
+
+/// The capacity that a record with a payload of this many bytes needs, if there is one so large.
+pub(super) fn capacity_for(payload: usize) -> Option<usize> {
+    let needed = payload.checked_add(HEADER)?.checked_next_power_of_two()?.max(MIN_CAPACITY);
+    (needed <= MAX_CAPACITY).then_some(needed)
+}
+
+/// The capacity of a file of this length, if a session file can have it.
+pub(super) fn capacity_of(length: u64) -> Option<usize> {
+    let capacity = usize::try_from(length / 2).ok()?;
+    (length % 2 == 0 && capacity.is_power_of_two() && (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity))
+        .then_some(capacity)
+}
+
+/// The bytes of a slot, ready to be written.
+pub(super) fn encode(id: &Id, header: Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&(if header.tombstone { TOMBSTONE } else { 0 }).to_le_bytes());
+    bytes.extend_from_slice(id.as_bytes());
+    bytes.extend_from_slice(&header.sequence.to_le_bytes());
+    bytes.extend_from_slice(&header.ends.map_or(0, |ends| ends.max(1)).to_le_bytes());
+    bytes.extend_from_slice(&header.idle.map_or(0, |idle| idle.max(1)).to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(payload.len()).expect("capacity is limited").to_le_bytes());
+    debug_assert_eq!(bytes.len(), HEADER);
+    bytes.extend_from_slice(payload);
+    let checksum = xxh3_64(&bytes[8..]);
+    bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Judges the bytes of one slot.
+pub(super) fn decode<'a>(id: &Id, bytes: &'a [u8]) -> Slot<'a> {
+    let Some((header, rest)) = bytes.split_at_checked(HEADER) else { return Slot::Bad };
+    if header.iter().all(|&b| b == 0) {
+        return Slot::Blank;
+    }
+    let length = u32::from_le_bytes(field(header, 52)) as usize;
+    let Some(payload) = rest.get(..length) else { return Slot::Bad };
+    if header[8..12] != MAGIC || xxh3_64(&bytes[8..HEADER + length]) != u64::from_le_bytes(field(header, 0)) {
+        return Slot::Bad;
+    }
+    let format = u16::from_le_bytes(field(header, 12));
+    if format != FORMAT {
+        return Slot::Foreign(format);
+    }
+    let flags = u16::from_le_bytes(field(header, 14));
+    // A file under another session's name would hand out somebody else's coat.
+    if header[16..32] != *id.as_bytes() || flags & !TOMBSTONE != 0 {
+        return Slot::Bad;
+    }
+    let header = Header {
+        sequence: u64::from_le_bytes(field(header, 32)),
+        tombstone: flags & TOMBSTONE != 0,
+        ends: Some(u64::from_le_bytes(field(header, 40))).filter(|&ends| ends != 0),
+        idle: Some(u32::from_le_bytes(field(header, 48))).filter(|&idle| idle != 0),
+    };
+    Slot::Good(header, payload)
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("N bytes")
+}
+
+/// Which of the two slots, A at the start of the file or B in its middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Where the slot begins in a file with slots of this capacity.
+    pub(super) fn offset(self, capacity: usize) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => capacity,
+        }
+    }
+}
+
+/// What a look at a whole file tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look<'a> {
+    /// The current record is this one. `certain`: the other slot is good or blank, so one look is enough; else a save
+    /// that died cannot be told from saves that race past, and only an equal second look makes it certain.
+    Current { side: Side, header: Header, payload: &'a [u8], certain: bool },
+    /// Nothing was ever completed here.
+    Blank,
+    /// A format that this program does not know.
+    Foreign(u16),
+    /// No good slot, and not blank.
+    Bad,
+}
+
+/// Looks at the bytes of a whole file.
+pub(super) fn look<'a>(id: &Id, file: &'a [u8]) -> Look<'a> {
+    let Some(capacity) = capacity_of(file.len() as u64) else {
+        return if file.iter().all(|&b| b == 0) { Look::Blank } else { Look::Bad };
+    };
+    let (a, b) = (decode(id, &file[..capacity]), decode(id, &file[capacity..]));
+    let (side, slot, other) = match (a, b) {
+        (Slot::Foreign(format), _) | (_, Slot::Foreign(format)) => return Look::Foreign(format),
+        (Slot::Good(x, _), Slot::Good(y, _)) if y.sequence > x.sequence => (Side::B, b, a),
+        (Slot::Good(..), _) => (Side::A, a, b),
+        (_, Slot::Good(..)) => (Side::B, b, a),
+        (Slot::Blank, Slot::Blank) => return Look::Blank,
+        _ => return Look::Bad,
+    };
+    let Slot::Good(header, payload) = slot else { return Look::Bad };
+    Look::Current { side, header, payload, certain: other != Slot::Bad }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> Id {
+        Id::parse("00112233445566778899aabbccddeeff").unwrap()
+    }
+
+    fn header(sequence: u64) -> Header {
+        Header { sequence, tombstone: false, ends: Some(7), idle: None }
+    }
+
+    fn file(a: Option<(u64, &[u8])>, b: Option<(u64, &[u8])>) -> Vec<u8> {
+        let mut file = vec![0; 2 * MIN_CAPACITY];
+        for (slot, at) in [(a, 0), (b, MIN_CAPACITY)] {
+            if let Some((sequence, payload)) = slot {
+                let bytes = encode(&id(), header(sequence), payload);
+                file[at..at + bytes.len()].copy_from_slice(&bytes);
+            }
+        }
+        file
+    }
+
+    fn current(file: &[u8]) -> Option<(Side, u64, &[u8], bool)> {
+        match look(&id(), file) {
+            Look::Current { side, header, payload, certain } => Some((side, header.sequence, payload, certain)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn capacities_are_powers_of_two_from_a_half_page_on() {
+        assert_eq!(capacity_for(0), Some(2048));
+        assert_eq!(capacity_for(2048 - HEADER), Some(2048));
+        assert_eq!(capacity_for(2048 - HEADER + 1), Some(4096));
+        assert_eq!(capacity_for(MAX_CAPACITY - HEADER), Some(MAX_CAPACITY));
+        assert_eq!(capacity_for(MAX_CAPACITY - HEADER + 1), None);
+        assert_eq!(capacity_for(usize::MAX), None);
+        assert_eq!(capacity_of(4096), Some(2048));
+        for length in [0, 1, 2048, 4095, 4097, 6144, u64::MAX] {
+            assert_eq!(capacity_of(length), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_good_slot_with_the_higher_sequence_is_current() {
+        assert_eq!(current(&file(Some((1, b"one")), None)), Some((Side::A, 1, &b"one"[..], true)));
+        assert_eq!(current(&file(Some((1, b"one")), Some((2, b"two")))), Some((Side::B, 2, &b"two"[..], true)));
+        assert_eq!(current(&file(Some((3, b"three")), Some((2, b"two")))), Some((Side::A, 3, &b"three"[..], true)));
+        assert_eq!(look(&id(), &file(None, None)), Look::Blank);
+        assert_eq!(look(&id(), b""), Look::Blank);
+    }
+
+    /// Scoreboard row: whatever byte is changed, a reader sees one of the two records whole, or says that it cannot.
+    #[test]
+    fn no_flipped_bit_makes_another_record() {
+        let good = file(Some((1, b"old record")), Some((2, b"new record")));
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1 << bit;
+                match current(&bytes) {
+                    Some((Side::A, 1, b"old record", certain)) => assert!(!certain),
+                    Some((Side::B, 2, b"new record", _)) => {}
+                    other => panic!("byte {at} bit {bit}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_truncation_makes_another_record() {
+        let good = file(Some((1, b"old record")), Some((2, b"new record")));
+        for end in 1..good.len() {
+            assert_eq!(current(&good[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_torn_save_leaves_the_old_record() {
+        let old = file(Some((1, b"old record")), Some((2, b"new record")));
+        let next = encode(&id(), header(3), b"newest record, a bit longer");
+        for cut in 1..next.len() {
+            let mut bytes = old.clone();
+            bytes[..cut].copy_from_slice(&next[..cut]);
+            assert!(matches!(current(&bytes), Some((Side::B, 2, b"new record", _))), "{cut}");
+        }
+    }
+
+    #[test]
+    fn another_sessions_file_is_not_ours() {
+        let other = Id::parse("ffffffffffffffffffffffffffffffff").unwrap();
+        assert_eq!(look(&other, &file(Some((1, b"coat")), None)), Look::Bad);
+    }
+
+    #[test]
+    fn a_newer_format_is_told_apart_from_damage() {
+        let mut bytes = encode(&id(), header(1), b"x");
+        bytes[12] = 2;
+        let checksum = xxh3_64(&bytes[8..]);
+        bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(decode(&id(), &bytes), Slot::Foreign(2));
+    }
+
+    #[test]
+    fn header_fields_come_back() {
+        for header in [
+            Header { sequence: u64::MAX, tombstone: true, ends: None, idle: None },
+            Header { sequence: 0, tombstone: false, ends: Some(u64::MAX), idle: Some(u32::MAX) },
+        ] {
+            assert_eq!(decode(&id(), &encode(&id(), header, b"p")), Slot::Good(header, b"p"));
+        }
+    }
+}

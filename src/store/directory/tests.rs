@@ -1,0 +1,297 @@
+//! The contract, and what only the directory store promises.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::contract::{Fixture, contract};
+use super::*;
+use crate::session::{Encoded, Expiry, Saved, now};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn fixture() -> Fixture<DirectoryStore> {
+    let temporary = tempfile::tempdir().unwrap();
+    // Both are made before the directory is there: a constructor that did I/O would fail.
+    let path = temporary.path().join("sessions");
+    let (store, other) = (DirectoryStore::at(&path), DirectoryStore::at(&path));
+    assert!(!path.exists());
+    Fixture { store, other, _keep: Box::new(temporary) }
+}
+
+contract!(fixture);
+
+mod at_power_durability {
+    use super::*;
+
+    fn fixture() -> Fixture<DirectoryStore> {
+        let Fixture { store, other, _keep } = super::fixture();
+        let power = Durability::Power;
+        Fixture { store: store.durability(power), other: other.durability(power), _keep }
+    }
+
+    contract!(fixture);
+}
+
+fn store() -> (DirectoryStore, tempfile::TempDir) {
+    let temporary = tempfile::tempdir().unwrap();
+    (DirectoryStore::at(temporary.path().join("sessions")), temporary)
+}
+
+fn record(size: usize) -> Record {
+    let mut record = Record::new(now(), None, Expiry::NEVER);
+    record.values.insert("pad".into(), Encoded::new(&"x".repeat(size)).unwrap());
+    record
+}
+
+fn create(store: &DirectoryStore, size: usize) -> (Id, PathBuf) {
+    let id = Id::generate().unwrap();
+    store.create(&id, &record(size)).unwrap();
+    (id, store.path.join(&*id.to_text()))
+}
+
+fn size_of(store: &DirectoryStore, id: &Id) -> Option<usize> {
+    let stored = store.load(id).unwrap()?;
+    Some(stored.record.get::<String>("pad").unwrap().unwrap().len())
+}
+
+fn save(store: &DirectoryStore, id: &Id, size: usize) {
+    let version = store.load(id).unwrap().unwrap().version;
+    let saved = store.save(id, &record(size), version).unwrap();
+    assert!(matches!(saved, Saved::Saved(_)), "{saved:?}");
+}
+
+fn names(path: &Path) -> Vec<String> {
+    fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn the_file_is_made_closed_and_is_never_another_one() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    let first = fs::metadata(&path).unwrap();
+    assert_eq!((first.len(), first.mode() & 0o7777), (4096, 0o600));
+    assert_eq!(fs::metadata(&store.path).unwrap().mode() & 0o7777, 0o700);
+    for size in [20, 1500, 10, 1900, 3000, 5, 70_000, 100] {
+        save(&store, &id, size);
+        assert_eq!(size_of(&store, &id), Some(size));
+    }
+    let last = fs::metadata(&path).unwrap();
+    assert_eq!(last.ino(), first.ino());
+    assert_eq!(last.len(), 2 * 131_072);
+    assert_eq!(names(&store.path).len(), 1);
+}
+
+#[test]
+fn space_is_allocated_at_creation_and_growth() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 4096);
+    save(&store, &id, 60_000);
+    let metadata = fs::metadata(&path).unwrap();
+    assert!(metadata.blocks() * 512 >= metadata.len(), "{} of {}", metadata.blocks() * 512, metadata.len());
+}
+
+/// From either side, and by more than one doubling.
+#[test]
+fn growth_keeps_the_record_whichever_slot_it_is_in() {
+    for saves in 0..2 {
+        let (store, _keep) = store();
+        let (id, _) = create(&store, 10);
+        for _ in 0..saves {
+            save(&store, &id, 11);
+        }
+        save(&store, &id, 40_000);
+        assert_eq!(size_of(&store, &id), Some(40_000));
+        save(&store, &id, 12);
+        save(&store, &id, 13);
+        assert_eq!(size_of(&store, &id), Some(13));
+    }
+}
+
+#[test]
+fn every_truncation_gives_the_record_or_is_set_aside() {
+    let (store, _keep) = store();
+    for length in (0..4096).step_by(61).chain([2047, 2048, 2049, 4095]) {
+        let (id, path) = create(&store, 10);
+        save(&store, &id, 20);
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        assert_eq!(size_of(&store, &id), None, "{length}");
+        // The answer does not change, and the second question costs nothing but an absent file (or an empty one).
+        assert_eq!(size_of(&store, &id), None);
+        assert_eq!(path.exists(), length == 0, "{length}");
+        assert!(store.lock(&id, WAIT).unwrap().is_none());
+    }
+}
+
+#[test]
+fn every_damaged_byte_gives_the_old_record_or_the_new_one() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    save(&store, &id, 20);
+    let good = fs::read(&path).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    for at in (0..160).chain(2048..2208) {
+        file.write_all_at(&[good[at] ^ 0x40], at as u64).unwrap();
+        let found = size_of(&store, &id);
+        let expected: &[Option<usize>] = if at < 2048 { &[Some(20)] } else { &[Some(10), Some(20)] };
+        assert!(expected.contains(&found), "byte {at}: {found:?}");
+        file.write_all_at(&good[at..=at], at as u64).unwrap();
+    }
+    assert_eq!(size_of(&store, &id), Some(20));
+}
+
+#[test]
+fn a_torn_slot_heals_with_the_next_save() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    save(&store, &id, 20);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    // A save into A that was killed halfway.
+    file.write_all_at(&[0xaa; 40], 0).unwrap();
+    assert_eq!(size_of(&store, &id), Some(20));
+    save(&store, &id, 30);
+    assert_eq!(size_of(&store, &id), Some(30));
+}
+
+#[test]
+fn damage_is_set_aside_once_under_a_name_that_is_no_id() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    fs::write(&path, vec![0x55; 4096]).unwrap();
+    assert_eq!(size_of(&store, &id), None);
+    let left = names(&store.path);
+    assert_eq!(left.len(), 1);
+    assert!(left[0].starts_with("damaged-") && Id::parse(&left[0]).is_none());
+    assert_eq!(fs::read(store.path.join(&left[0])).unwrap(), vec![0x55; 4096]);
+    assert_eq!(store.iter().unwrap().count(), 0);
+    // Kept for a week.
+    assert_eq!(store.delete_old_sessions(Some(Duration::ZERO)).unwrap(), Swept::default());
+    assert_eq!(names(&store.path), left);
+    let week = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    OpenOptions::new().write(true).open(store.path.join(&left[0])).unwrap().set_modified(week).unwrap();
+    store.delete_old_sessions(None).unwrap();
+    assert!(names(&store.path).is_empty());
+}
+
+#[test]
+fn a_session_under_another_ones_name_is_not_handed_out() {
+    let (store, _keep) = store();
+    let (_, path) = create(&store, 10);
+    let stolen = Id::generate().unwrap();
+    fs::copy(&path, store.path.join(&*stolen.to_text())).unwrap();
+    assert_eq!(size_of(&store, &stolen), None);
+}
+
+#[test]
+fn a_file_that_was_never_completed_is_no_session_and_is_swept_after_a_minute() {
+    let (store, _keep) = store();
+    store.setup().unwrap();
+    for length in [0, 4096] {
+        let id = Id::generate().unwrap();
+        let path = store.path.join(&*id.to_text());
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        file.set_len(length).unwrap();
+        assert_eq!(size_of(&store, &id), None);
+        assert!(store.lock(&id, WAIT).unwrap().is_none());
+        store.delete_old_sessions(Some(Duration::ZERO)).unwrap();
+        assert!(path.exists(), "swept while it may still be in the making");
+        file.set_modified(SystemTime::now() - Duration::from_secs(61)).unwrap();
+        store.delete_old_sessions(Some(Duration::ZERO)).unwrap();
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn idle_time_counts_from_the_last_touch() {
+    let (store, _keep) = store();
+    let id = Id::generate().unwrap();
+    let mut record = record(1);
+    record.set_expiry(Expiry { idle: Some(Duration::from_secs(100)), absolute: None }, now());
+    store.create(&id, &record).unwrap();
+    let file = OpenOptions::new().write(true).open(store.path.join(&*id.to_text())).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(99)).unwrap();
+    assert!(store.exists(&id).unwrap());
+    file.set_modified(SystemTime::now() - Duration::from_secs(101)).unwrap();
+    assert!(!store.exists(&id).unwrap());
+    store.touch(&id).unwrap();
+    assert!(store.exists(&id).unwrap());
+}
+
+#[test]
+fn what_is_not_ours_is_refused_at_once_and_left_alone() {
+    let (store, keep) = store();
+    store.setup().unwrap();
+    let target = keep.path().join("target");
+    fs::write(&target, "precious").unwrap();
+    let place = |name: &str| store.path.join(name);
+    let id = |n: u8| Id::parse(&format!("{n:032x}")).unwrap();
+    symlink(&target, place(&id(1).to_text())).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, place(&id(2).to_text()), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    fs::create_dir(place(&id(3).to_text())).unwrap();
+    fs::hard_link(&target, place(&id(4).to_text())).unwrap();
+    std::os::unix::net::UnixListener::bind(place(&id(5).to_text())).unwrap();
+    let (loose, _) = create(&store, 10);
+    fs::set_permissions(place(&loose.to_text()), Permissions::from_mode(0o644)).unwrap();
+    for id in [id(1), id(2), id(3), id(4), id(5), loose] {
+        let start = Instant::now();
+        assert!(matches!(store.load(&id), Err(StoreError::Untrusted { .. })), "{:?}", store.load(&id));
+        assert!(matches!(store.lock(&id, WAIT), Err(StoreError::Untrusted { .. })));
+        assert!(matches!(store.create(&id, &record(1)), Err(StoreError::Exists)));
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+    let before = names(&store.path).len();
+    let _ = store.delete_old_sessions(Some(Duration::ZERO));
+    assert_eq!(names(&store.path).len(), before);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let (store, _keep) = store();
+    fs::create_dir(&store.path).unwrap();
+    for (mode, good) in [(0o700, true), (0o755, true), (0o770, false), (0o707, false)] {
+        fs::set_permissions(&store.path, Permissions::from_mode(mode)).unwrap();
+        let fresh = DirectoryStore::at(&store.path);
+        assert_eq!(fresh.setup().is_ok(), good, "{mode:o}");
+        if !good {
+            let error = fresh.load(&Id::generate().unwrap()).unwrap_err();
+            assert!(error.to_string().contains("others may write to it"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_unusable_path_is_an_error_that_names_it() {
+    let (_, keep) = store();
+    let missing_parent = DirectoryStore::at(keep.path().join("a/b"));
+    let error = missing_parent.setup().unwrap_err().to_string();
+    assert!(error.starts_with("create session directory") && error.ends_with("a/b"), "{error}");
+    let file = keep.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = DirectoryStore::at(&file).load(&Id::generate().unwrap()).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_record_too_large_changes_nothing() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    let version = store.load(&id).unwrap().unwrap().version;
+    assert!(matches!(store.save(&id, &record(5 << 20), version), Err(StoreError::TooLarge { .. })));
+    assert!(matches!(store.create(&Id::generate().unwrap(), &record(5 << 20)), Err(StoreError::TooLarge { .. })));
+    assert_eq!(size_of(&store, &id), Some(10));
+    assert_eq!(fs::metadata(path).unwrap().len(), 4096);
+    assert_eq!(names(&store.path).len(), 1);
+}
+
+#[test]
+fn messages_do_not_show_an_id() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let text = format!("{0} {0:?}", store.load(&id).unwrap_err());
+    assert!(!text.contains(&id.to_text()[..8]), "{text}");
+}
