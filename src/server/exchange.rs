@@ -26,7 +26,7 @@ pub(super) trait Application {
 
 impl Application for Host {
     fn limits(&self) -> &Limits {
-        self.limits()
+        self.current_limits()
     }
 
     fn site(&self) -> &Site {
@@ -65,7 +65,8 @@ pub(super) fn refusal(protocol: &str, error: &GatewayError) -> Response {
 
 /// A status with its own text.
 pub(super) fn plain(status: StatusCode) -> Response {
-    Response::text(format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or("Error"))).with_status(status)
+    Response::text(format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or("Error")))
+        .with_status(status)
 }
 
 /// Closes a connection on which something was not read.

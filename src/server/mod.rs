@@ -3,12 +3,14 @@
 pub(crate) mod activity;
 mod body;
 pub(crate) mod buffers;
+mod cgi;
 mod exchange;
 pub(crate) mod http;
 mod listener;
 mod options;
 mod pool;
 pub(crate) mod reply;
+mod run;
 pub(crate) mod scgi;
 pub(crate) mod stream;
 

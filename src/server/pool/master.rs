@@ -11,7 +11,7 @@ use super::PoolOptions;
 use super::crew::{Backoff, Crew, Member};
 use super::notify::Notify;
 use super::scoreboard::{Scoreboard, millis, now};
-use super::worker::{self, EXIT_BOOT};
+use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
 use crate::server::options::MAX_WORKERS;
@@ -22,6 +22,8 @@ use crate::sys::signal::{self, Action, Blocked, Signal, Signals};
 
 /// The master exits with this when something failed that may work another time.
 const EXIT_TEMPORARY: u8 = 111;
+/// And with this when somebody has to change something first.
+const EXIT_CONFIGURATION: u8 = 2;
 /// After so many workers in a row that could not start, and none that could, the master gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
 /// How long a worker may take to become ready.
@@ -299,23 +301,24 @@ impl Master<'_> {
         }
         if !member.ready {
             let reason = match death {
-                Death::Exited(EXIT_BOOT) => text,
+                Death::Exited(EXIT_BOOT | EXIT_BOOT_CONFIGURATION) => text,
                 Death::Exited(status) => format!("exited with status {status} before it was ready"),
                 Death::Killed(signal) => format!("killed by signal {signal} before it was ready"),
             };
-            self.boot_failed(&reason);
+            let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
+            self.boot_failed(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY });
             self.backoff.hold(time);
         } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH {
             self.backoff.hold(time);
         }
     }
 
-    fn boot_failed(&mut self, reason: &str) {
+    fn boot_failed(&mut self, reason: &str, status: u8) {
         let pid = self.pid.as_raw_nonzero();
         self.boot_failures += 1;
         if !self.ever_ready && self.boot_failures >= MAX_BOOT_FAILURES {
             log!("master pid={pid} gives up: {MAX_BOOT_FAILURES} workers in a row could not start: {reason}");
-            self.stop(EXIT_TEMPORARY, true);
+            self.stop(status, true);
         } else if self.reloading {
             log!("master pid={pid} reload failed, the old workers stay: {reason}");
             self.reloading = false;

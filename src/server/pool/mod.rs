@@ -3,6 +3,7 @@
 //! The master never touches a store or a random generator, and never reads from a connection: what it does not do
 //! cannot go wrong in it. `docs/signals.md` is its manual.
 
+mod attendant;
 mod crew;
 mod master;
 mod notify;
@@ -10,6 +11,9 @@ mod scoreboard;
 mod worker;
 
 use std::time::Duration;
+
+use attendant::Attendant;
+use scoreboard::{Desk, Scoreboard};
 
 use super::listener::Listener;
 use crate::host::Host;
@@ -33,4 +37,19 @@ pub(crate) fn run(host: &Host, listeners: &mut [Listener], options: PoolOptions)
         listener.remove_file();
     }
     result
+}
+
+/// Serves in this process, without workers: until it ends.
+///
+/// # Errors
+/// Where the store cannot be set up, or the system has no room for an epoll.
+pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()> {
+    if let Some(store) = host.store() {
+        store.setup().map_err(std::io::Error::other)?;
+    }
+    let board = Scoreboard::new(1)?;
+    let desk = Desk::new(board.slot(0), u64::MAX - 1);
+    let listeners = [listener];
+    Attendant::new(host, &listeners, desk, board, None)?.serve(Duration::MAX);
+    Ok(())
 }
