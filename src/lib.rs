@@ -1,5 +1,6 @@
 //! placeholder
 #![allow(dead_code)]
+pub mod admin;
 mod error;
 mod gateway;
 mod host;
