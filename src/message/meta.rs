@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_block_is_read_in_place() {
-        let meta = MetaVariables::from_block(b"CONTENT_LENGTH\x000\x00PATH_INFO\x00/\xe9\x00EMPTY\x00\x00".to_vec()).unwrap();
+        let meta =
+            MetaVariables::from_block(b"CONTENT_LENGTH\x000\x00PATH_INFO\x00/\xe9\x00EMPTY\x00\x00".to_vec()).unwrap();
         assert_eq!(meta.get("PATH_INFO"), Some(&b"/\xe9"[..]));
         assert_eq!(meta.get_str("PATH_INFO"), None);
         assert_eq!(meta.get("EMPTY"), Some(&b""[..]));
