@@ -7,13 +7,16 @@ mod error;
 mod file;
 mod form;
 mod meta;
+mod multipart;
 mod request;
 mod response;
+mod upload;
 
 pub use body::Body;
 pub use error::MessageError;
-pub use form::{Form, FormLimits, Upload};
+pub use form::{Form, FormLimits};
 pub use meta::MetaVariables;
 pub use request::Request;
 pub(crate) use request::RequestParts;
 pub use response::Response;
+pub use upload::Upload;
