@@ -3,6 +3,8 @@
 //! Built on the `http` crate's types. Nothing here knows how a message travels; the codecs are in `gateway`.
 
 mod body;
+pub(crate) mod conditional;
+mod cookies;
 mod error;
 mod file;
 mod form;
@@ -13,6 +15,7 @@ mod response;
 mod upload;
 
 pub use body::Body;
+pub use cookie::{Cookie, SameSite};
 pub use error::MessageError;
 pub use form::{Form, FormLimits};
 pub use meta::MetaVariables;
