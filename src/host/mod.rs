@@ -4,6 +4,8 @@
 
 mod failure;
 mod respond;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
