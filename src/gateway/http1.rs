@@ -298,8 +298,7 @@ pub(crate) fn write_head(
         value.as_bytes().split(|&b| b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
     });
     // After an interim status the client goes on waiting for the final one, which nobody is going to send.
-    let keep_alive =
-        exchange.keep_alive && delivery != Delivery::ToEnd && !wants_close && !status.is_informational();
+    let keep_alive = exchange.keep_alive && delivery != Delivery::ToEnd && !wants_close && !status.is_informational();
 
     // Writing to a Vec does not fail.
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", status.as_str(), fields::reason(status));

@@ -23,11 +23,7 @@ pub(super) struct Origin {
 }
 
 /// `target` is the authority of a request target in absolute form, which counts more than `Host` (RFC 9112 section 3.2.2).
-pub(super) fn origin(
-    meta: &MetaVariables,
-    target: Option<&[u8]>,
-    trusted: &[IpNet],
-) -> Result<Origin, GatewayError> {
+pub(super) fn origin(meta: &MetaVariables, target: Option<&[u8]>, trusted: &[IpNet]) -> Result<Origin, GatewayError> {
     let peer = meta.get_str("REMOTE_ADDR").and_then(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical());
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let forwarded = if peer.is_some_and(is_trusted) { forwarded(meta)? } else { Forwarded::default() };

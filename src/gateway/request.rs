@@ -14,9 +14,9 @@ use std::sync::{Arc, OnceLock};
 use http::Method;
 use ipnet::IpNet;
 
+use super::GatewayError;
 use super::number::decimal;
 use super::origin::{self, Origin};
-use super::GatewayError;
 use crate::message::{Body, FormLimits, MetaVariables, Request, RequestParts};
 
 /// Who filled the meta-variables.
@@ -41,12 +41,7 @@ pub(crate) struct Site {
 }
 
 /// Makes the request that `meta` describes.
-pub(crate) fn request(
-    mut meta: MetaVariables,
-    body: Body,
-    front: Front,
-    site: &Site,
-) -> Result<Request, GatewayError> {
+pub(crate) fn request(mut meta: MetaVariables, body: Body, front: Front, site: &Site) -> Result<Request, GatewayError> {
     // A client's `Proxy` header field, which some libraries take for a proxy that was configured (CVE-2016-5385).
     meta.remove("HTTP_PROXY");
     let method = meta.get("REQUEST_METHOD").and_then(|method| Method::from_bytes(method).ok());

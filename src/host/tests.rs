@@ -350,6 +350,7 @@ fn overlapping(
     (response, runs.load(Ordering::SeqCst))
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn nothing(_: &mut Session) -> Result<()> {
     Ok(())
 }
@@ -408,7 +409,7 @@ fn commuting_operations_never_conflict() {
         act,
         |site| {
             site.get(count);
-            site.get(|s| Ok(s.push("list", 2)?))
+            site.get(|s| Ok(s.push("list", 2)?));
         },
         nothing,
     );
@@ -457,7 +458,7 @@ fn the_same_form_token_is_accepted_from_one_request_only() {
         move |site| {
             let theirs = theirs.clone();
             let ok = site.get(move |s| Ok(s.remove_form_token(&theirs)?));
-            other.lock().unwrap().push(ok)
+            other.lock().unwrap().push(ok);
         },
         nothing,
     );
@@ -501,7 +502,7 @@ fn access_modes_forbid_what_they_say() {
             "/read" => session.get::<u64>("n").map(drop)?,
             "/late" => {
                 session.id()?;
-                session.set_access(Access::Exclusive)?
+                session.set_access(Access::Exclusive)?;
             }
             "/body" => session.set_access(Access::Optimistic)?,
             _ => session.insert("n", 1)?,
