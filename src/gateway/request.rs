@@ -128,6 +128,9 @@ impl<'a> Target<'a> {
         let rest = strip_ignoring_case(start, b"http://").or_else(|| strip_ignoring_case(start, b"https://"));
         let rest = rest.ok_or(GatewayError::Malformed("REQUEST_URI"))?;
         let end = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+        if end == 0 {
+            return Err(GatewayError::Malformed("REQUEST_URI"));
+        }
         let path = if end == rest.len() { b"/" } else { &rest[end..] };
         Ok(Self { authority: Some(&rest[..end]), path, query })
     }
