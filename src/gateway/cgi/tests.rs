@@ -17,7 +17,9 @@ fn head(mut response: Response, method: &str) -> String {
 #[test]
 fn status_comes_first_and_content_length_once() {
     let mut response = Response::text("hello");
-    for (name, value) in [("content-length", "99"), ("status", "500"), ("transfer-encoding", "chunked"), ("connection", "x")] {
+    for (name, value) in
+        [("content-length", "99"), ("status", "500"), ("transfer-encoding", "chunked"), ("connection", "x")]
+    {
         response.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     assert_eq!(

@@ -2,7 +2,9 @@ use super::*;
 
 fn of(pairs: &[(&str, &str)]) -> Result<Origin, u16> {
     let mut meta = MetaVariables::new();
-    pairs.iter().for_each(|(name, value)| meta.push(name, value));
+    for (name, value) in pairs {
+        meta.push(name, value);
+    }
     let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().unwrap()).collect();
     origin(&meta, None, &trusted).map_err(|error| error.status().as_u16())
 }
@@ -21,9 +23,16 @@ fn authority(pairs: &[(&str, &str)]) -> Result<String, u16> {
 #[test]
 fn the_server_says_whether_it_is_https() {
     for (name, value, secure) in [
-        ("HTTPS", "on", true), ("HTTPS", "ON", true), ("HTTPS", "1", true), ("HTTPS", "off", false), ("HTTPS", "", false),
-        ("HTTPS", "0", false), ("REQUEST_SCHEME", "https", true), ("REQUEST_SCHEME", "http", false),
-        ("HTTP_X_FORWARDED_PROTO", "https", false), ("HTTP_FORWARDED", "proto=https", false),
+        ("HTTPS", "on", true),
+        ("HTTPS", "ON", true),
+        ("HTTPS", "1", true),
+        ("HTTPS", "off", false),
+        ("HTTPS", "", false),
+        ("HTTPS", "0", false),
+        ("REQUEST_SCHEME", "https", true),
+        ("REQUEST_SCHEME", "http", false),
+        ("HTTP_X_FORWARDED_PROTO", "https", false),
+        ("HTTP_FORWARDED", "proto=https", false),
     ] {
         assert_eq!(of(&[CLIENT, (name, value)]).unwrap().secure, secure, "{name}={value}");
         assert_eq!(of(&[(name, value)]).unwrap().secure, secure, "{name}={value}");
@@ -33,10 +42,14 @@ fn the_server_says_whether_it_is_https() {
 #[test]
 fn a_trusted_proxy_says_whether_it_is_https() {
     for (name, value, secure) in [
-        ("HTTP_X_FORWARDED_PROTO", "https", true), ("HTTP_X_FORWARDED_PROTO", "HTTPS", true),
-        ("HTTP_X_FORWARDED_PROTO", "https, http", false), ("HTTP_X_FORWARDED_PROTO", "http, https", true),
-        ("HTTP_FORWARDED", "proto=https", true), ("HTTP_FORWARDED", "for=192.0.2.7; Proto=\"https\"", true),
-        ("HTTP_FORWARDED", "proto=https, for=192.0.2.7", false), ("HTTP_FORWARDED", "proto=https, proto=http", false),
+        ("HTTP_X_FORWARDED_PROTO", "https", true),
+        ("HTTP_X_FORWARDED_PROTO", "HTTPS", true),
+        ("HTTP_X_FORWARDED_PROTO", "https, http", false),
+        ("HTTP_X_FORWARDED_PROTO", "http, https", true),
+        ("HTTP_FORWARDED", "proto=https", true),
+        ("HTTP_FORWARDED", "for=192.0.2.7; Proto=\"https\"", true),
+        ("HTTP_FORWARDED", "proto=https, for=192.0.2.7", false),
+        ("HTTP_FORWARDED", "proto=https, proto=http", false),
     ] {
         assert_eq!(of(&[PROXY, (name, value)]).unwrap().secure, secure, "{name}={value}");
     }
@@ -74,8 +87,19 @@ fn forwarded_is_read_strictly() {
     assert_eq!(forwarded("for=unknown"), Ok(None));
     assert_eq!(forwarded("for=192.0.2.43, for=_hidden"), Ok(None));
     for wrong in [
-        "", "for", "for=", "=x", "for=a,", "for=a;", "for=\"1.1.1.1", "for=\"a, for=\"192.0.2.7\"", "for=a b", "fo r=a",
-        "for=\"a\\", ",for=a", "for=\"a\"b",
+        "",
+        "for",
+        "for=",
+        "=x",
+        "for=a,",
+        "for=a;",
+        "for=\"1.1.1.1",
+        "for=\"a, for=\"192.0.2.7\"",
+        "for=a b",
+        "fo r=a",
+        "for=\"a\\",
+        ",for=a",
+        "for=\"a\"b",
     ] {
         assert_eq!(forwarded(wrong), Err(400), "{wrong}");
     }
@@ -89,7 +113,8 @@ fn forwarded_is_read_strictly() {
 #[test]
 fn an_authority_is_checked() {
     let host = |host| authority(&[("HTTP_HOST", host)]);
-    for good in ["example.org", "EXAMPLE.org", "a-b.c", "127.0.0.1", "[::1]", "[2001:db8::1]:8080", "example.org:8080"] {
+    for good in ["example.org", "EXAMPLE.org", "a-b.c", "127.0.0.1", "[::1]", "[2001:db8::1]:8080", "example.org:8080"]
+    {
         assert_eq!(host(good), Ok(good.to_owned()));
     }
     assert_eq!(host("example.org:"), Ok("example.org".to_owned()));
@@ -98,8 +123,33 @@ fn an_authority_is_checked() {
     assert_eq!(authority(&[("HTTPS", "on"), ("HTTP_HOST", "a:443")]), Ok("a".to_owned()));
     assert_eq!(authority(&[("HTTPS", "on"), ("HTTP_HOST", "a:80")]), Ok("a:80".to_owned()));
     for wrong in [
-        "a b", "a/b", "a@b", "a\r\nb", "a\"b", "a<b", "a_b", "ä", ":80", "a:x", "a:80:80", "a:-1", "a:+1", "a:65536",
-        "a:99999999999", "[::1", "[]", "[x]", "[::1]x", "[::1]80", "::1", "a,b", "a, b", "\\a", "a%20b", "a?b", "a#b",
+        "a b",
+        "a/b",
+        "a@b",
+        "a\r\nb",
+        "a\"b",
+        "a<b",
+        "a_b",
+        "ä",
+        ":80",
+        "a:x",
+        "a:80:80",
+        "a:-1",
+        "a:+1",
+        "a:65536",
+        "a:99999999999",
+        "[::1",
+        "[]",
+        "[x]",
+        "[::1]x",
+        "[::1]80",
+        "::1",
+        "a,b",
+        "a, b",
+        "\\a",
+        "a%20b",
+        "a?b",
+        "a#b",
     ] {
         assert_eq!(host(wrong), Err(400), "{wrong}");
     }

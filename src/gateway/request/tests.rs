@@ -5,7 +5,9 @@ fn meta(pairs: &[(&str, &str)]) -> MetaVariables {
     if !pairs.iter().any(|(name, _)| *name == "REQUEST_METHOD") {
         meta.push("REQUEST_METHOD", "GET");
     }
-    pairs.iter().for_each(|(name, value)| meta.push(name, value));
+    for (name, value) in pairs {
+        meta.push(name, value);
+    }
     meta
 }
 
@@ -25,6 +27,7 @@ fn uri(uri: &str, mount: &str) -> Result<(String, String), u16> {
     Ok((split.0, String::from_utf8(split.1).unwrap()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with results")]
 fn ok(script_name: &str, path_info: &str) -> Result<(String, String), u16> {
     Ok((script_name.to_owned(), path_info.to_owned()))
 }
@@ -63,8 +66,15 @@ fn a_path_is_decoded_once_and_not_tidied() {
 #[test]
 fn dot_segments_do_not_lead_out_of_the_mount() {
     for outside in [
-        "/app/..", "/app/../other", "/app/a/../../other", "/app/%2e%2e/other", "/app/.%2E/other", "/app/./../other",
-        "/app//../other", "/app%2f..%2fother", "/app/../app/x",
+        "/app/..",
+        "/app/../other",
+        "/app/a/../../other",
+        "/app/%2e%2e/other",
+        "/app/.%2E/other",
+        "/app/./../other",
+        "/app//../other",
+        "/app%2f..%2fother",
+        "/app/../app/x",
     ] {
         assert_eq!(uri(outside, "/app"), Err(404), "{outside}");
     }
@@ -83,7 +93,9 @@ fn a_target_may_be_absolute_or_an_asterisk_and_nothing_else() {
     assert_eq!(uri("http://example.org?q", ""), ok("", "/"));
     let request = make(&[("REQUEST_URI", "http://a.example/"), ("HTTP_HOST", "b.example")], Front::Http, None).unwrap();
     assert_eq!(request.authority(), "a.example");
-    for wrong in ["app", "example.org:443", "*", "ftp://example.org/", "http:/x", "?x", "http://user@host/", "http:///x"] {
+    for wrong in
+        ["app", "example.org:443", "*", "ftp://example.org/", "http:/x", "?x", "http://user@host/", "http:///x"]
+    {
         assert_eq!(uri(wrong, ""), Err(400), "{wrong}");
     }
     assert_eq!(
@@ -119,7 +131,7 @@ fn under_cgi_the_server_knows_script_name_and_path_info() {
     assert_eq!(cgi(&[("SCRIPT_NAME", "x")], None), Err(400));
 }
 
-/// CVE-2019-11043: php-fpm computed the length of PATH_INFO from other variables and got below zero.
+/// CVE-2019-11043: php-fpm computed the length of `PATH_INFO` from other variables and got below zero.
 #[test]
 fn path_info_empty_absent_or_a_line_feed_by_every_script_name() {
     for script_name in [None, Some(""), Some("/"), Some("/a"), Some("/a/"), Some("/a\n")] {
@@ -127,10 +139,13 @@ fn path_info_empty_absent_or_a_line_feed_by_every_script_name() {
             for request_uri in [None, Some(""), Some("/"), Some("/a%0a"), Some("/%0a/a"), Some("/a/x%0a%0a")] {
                 for mount in [None, Some("/a")] {
                     for front in [Front::Cgi, Front::Scgi, Front::Http] {
-                        let pairs = [("SCRIPT_NAME", script_name), ("PATH_INFO", path_info), ("REQUEST_URI", request_uri)];
+                        let pairs =
+                            [("SCRIPT_NAME", script_name), ("PATH_INFO", path_info), ("REQUEST_URI", request_uri)];
                         let set: Vec<_> = pairs.iter().filter_map(|(name, value)| Some((*name, (*value)?))).collect();
                         if let Ok((script_name, path_info)) = names(&set, front, mount) {
-                            assert!(script_name.is_empty() || script_name.starts_with('/') && !script_name.ends_with('/'));
+                            assert!(
+                                script_name.is_empty() || script_name.starts_with('/') && !script_name.ends_with('/')
+                            );
                             assert!(path_info.is_empty() || path_info.starts_with(b"/"), "{set:?}");
                             if front == Front::Cgi && mount.is_none() {
                                 let given = set.iter().find(|(name, _)| *name == "PATH_INFO").map_or("", |(_, v)| v);
@@ -148,9 +163,8 @@ fn path_info_empty_absent_or_a_line_feed_by_every_script_name() {
 
 #[test]
 fn a_missing_query_string_comes_from_request_uri() {
-    let query = |pairs: &[(&str, &str)]| {
-        make(pairs, Front::Scgi, None).unwrap().meta().get("QUERY_STRING").map(<[u8]>::to_vec)
-    };
+    let query =
+        |pairs: &[(&str, &str)]| make(pairs, Front::Scgi, None).unwrap().meta().get("QUERY_STRING").map(<[u8]>::to_vec);
     assert_eq!(query(&[("REQUEST_URI", "/?a=b?c#d")]), Some(b"a=b?c".to_vec()));
     assert_eq!(query(&[("REQUEST_URI", "/?a=b"), ("QUERY_STRING", "")]), Some(Vec::new()));
     assert_eq!(query(&[("REQUEST_URI", "/")]), None);
