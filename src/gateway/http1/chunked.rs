@@ -9,7 +9,8 @@ use crate::gateway::GatewayError;
 /// Hexadecimal digits of a size: 2^60 bytes are enough for anybody, and cannot overflow.
 const DIGITS: u8 = 15;
 
-/// Bytes of chunk extensions in one message-body. Nobody sends any but who wants to keep a server busy (CVE-2023-39326).
+/// Bytes of chunk extensions in one message-body. Nobody sends any but who wants to keep a server busy
+/// (CVE-2023-39326).
 const EXTENSIONS: usize = 4 * 1024;
 
 /// Bytes of trailer fields, all of which are discarded.
@@ -105,7 +106,9 @@ impl Decoder {
                 }
                 Ok(State::Extension { size })
             }
-            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { is_empty: true }),
+            (State::SizeEnd { size: 0 } | State::TrailerEnd { is_empty: false }, b'\n') => {
+                Ok(State::Trailer { is_empty: true })
+            }
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::DataCr, b'\r') => Ok(State::DataEnd),
             (State::DataEnd, b'\n') => Ok(State::Size { digits: 0, size: 0 }),
@@ -118,7 +121,6 @@ impl Decoder {
                 Ok(State::Trailer { is_empty: false })
             }
             (State::TrailerEnd { is_empty: true }, b'\n') => Ok(State::Done),
-            (State::TrailerEnd { is_empty: false }, b'\n') => Ok(State::Trailer { is_empty: true }),
             _ => Err(GatewayError::Malformed("chunk")),
         }
     }
