@@ -98,14 +98,18 @@ mod tests {
                     let mut word = *b"abc";
                     word[at] = byte;
                     let mut out = Vec::new();
-                    if in_name { push_field(&mut out, &word, b"v") } else { push_field(&mut out, b"n", &word) }
+                    if in_name {
+                        push_field(&mut out, &word, b"v");
+                    } else {
+                        push_field(&mut out, b"n", &word);
+                    }
                     if out.is_empty() {
                         assert!(in_name || byte == 0x7f || byte < b' ', "{byte:#x}");
                         continue;
                     }
                     let line = out.strip_suffix(b"\r\n").unwrap();
                     assert!(!line.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "{byte:#x}");
-                    assert_eq!(line.iter().filter(|&&b| b == b':').count(), 1 + usize::from(!in_name && byte == b':'));
+                    assert_eq!(line.split(|&b| b == b':').count(), 2 + usize::from(!in_name && byte == b':'));
                 }
             }
         }
@@ -122,8 +126,16 @@ mod tests {
     fn fields_of_the_connection_are_the_codecs_own() {
         let mut headers = HeaderMap::new();
         for name in [
-            "connection", "content-length", "keep-alive", "proxy-connection", "status", "te", "trailer",
-            "transfer-encoding", "upgrade", "x-kept",
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "status",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "x-kept",
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
