@@ -4,6 +4,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::location::absolute_location;
+use super::number::decimal;
 use crate::message::{Body, RequestParts, Response};
 
 /// Fields that only the codec itself writes: those of the connection, and those that say where the message-body ends.
@@ -52,6 +53,13 @@ pub(crate) fn has_body(status: StatusCode, method: Option<&Method>) -> bool {
 /// Whether a Content-Length may be written: a response to HEAD may have one without the message-body.
 pub(super) fn has_length(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
+}
+
+/// The length that a response to HEAD announces: what GET would have, as far as that is known. An empty message-body
+/// says nothing of it, since it is rather one that was left out for HEAD's sake.
+pub(super) fn length_for_head(response: &Response) -> Option<u64> {
+    let field = response.headers().get(header::CONTENT_LENGTH).and_then(|value| decimal(value.as_bytes()));
+    field.or_else(|| response.body().length().filter(|length| *length > 0))
 }
 
 pub(super) fn reason(status: StatusCode) -> &'static str {

@@ -293,7 +293,7 @@ pub(crate) fn write_head(
     date: SystemTime,
 ) -> (Delivery, bool) {
     let status = response.status();
-    let length = response.body().length();
+    let length = if exchange.is_head { fields::length_for_head(response) } else { response.body().length() };
     let delivery = match length {
         _ if !has_body(status, exchange.is_head.then_some(&Method::HEAD)) => Delivery::None,
         Some(length) => Delivery::Length(length),
@@ -316,8 +316,7 @@ pub(crate) fn write_head(
         (Delivery::Length(length), _) => {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
-        // What GET would have. An empty message-body is rather one that was left out for HEAD's sake.
-        (Delivery::None, Some(length)) if has_length(status) && length > 0 => {
+        (Delivery::None, Some(length)) if has_length(status) => {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
         (Delivery::Chunked, _) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
