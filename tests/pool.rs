@@ -1,7 +1,5 @@
 //! The pool with real processes: one test per row of the signal table, and the accidents that a pool must survive.
 
-#![allow(missing_docs)]
-
 mod support;
 
 use std::io::{Read as _, Write as _};

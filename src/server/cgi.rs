@@ -98,7 +98,7 @@ fn meta_variables() -> MetaVariables {
     meta
 }
 
-/// The message-body: exactly CONTENT_LENGTH bytes of stdin. Where the server says that there is one and not how long
+/// The message-body: exactly `CONTENT_LENGTH` bytes of stdin. Where the server says that there is one and not how long
 /// it is (Apache, for a chunked request), all that comes.
 fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
     let length = match meta.get("CONTENT_LENGTH") {
@@ -179,7 +179,7 @@ mod tests {
     fn a_body_of_unknown_length_ends_at_the_limit() {
         assert_eq!(read(b"abc", None, 3).unwrap(), (b"abc".to_vec(), 0));
         assert!(read(b"abcd", None, 3).unwrap_err().contains("limit of 3"));
-        assert!(read(&[0; 100_000], None, 3).unwrap_err().contains("limit of 3"));
+        assert!(read(&vec![0; 100_000], None, 3).unwrap_err().contains("limit of 3"));
     }
 
     #[test]
