@@ -133,7 +133,7 @@ fn usr1_and_usr2_do_nothing() {
         proc.signal(signal);
         support::process::send(pids[0], signal);
     }
-    assert_ok(&http(&address, "/pid").unwrap());
+    assert_ok(&http(&address, "/hello").unwrap());
     proc.signal(Signal::TERM);
     proc.line(&format!("worker=0 pid={} exited status=0", pids[0]));
     assert_eq!(proc.end(), 0);

@@ -23,26 +23,15 @@ pub(super) fn response(status: StatusCode) -> Response {
 pub(super) fn status(error: &Error) -> StatusCode {
     if let Some(status) = error.status() {
         status
-    } else if let Some(error) = error.downcast_ref() {
-        of_message(error)
+    } else if let Some(error) = error.downcast_ref::<MessageError>() {
+        error.status()
     } else if let Some(error) = error.downcast_ref() {
         of_session(error)
-    } else if let Some(error) = error.downcast_ref::<io::Error>() {
+    } else if let Some(error) = error.downcast_ref::<io::Error>().and_then(MessageError::within) {
         // The message-body's reader can only fail with an io::Error.
-        error.get_ref().and_then(|inner| inner.downcast_ref()).map_or(StatusCode::INTERNAL_SERVER_ERROR, of_message)
+        error.status()
     } else {
         StatusCode::INTERNAL_SERVER_ERROR
-    }
-}
-
-fn of_message(error: &MessageError) -> StatusCode {
-    match error {
-        MessageError::BodyTooLarge { .. } | MessageError::FormTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        MessageError::Body(_) | MessageError::MalformedForm(_) => StatusCode::BAD_REQUEST,
-        MessageError::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        MessageError::InvalidResponse(_) | MessageError::File { .. } | MessageError::Json(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
     }
 }
 

@@ -30,7 +30,7 @@ impl Host {
                 failure::response(status)
             }
         };
-        crate::message::finish(&parts, &mut response);
+        crate::message::conditional::finish(&parts, &mut response);
         response
     }
 

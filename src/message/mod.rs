@@ -3,18 +3,23 @@
 //! Built on the `http` crate's types. Nothing here knows how a message travels; the codecs are in `gateway`.
 
 mod body;
+pub(crate) mod conditional;
+mod cookies;
 mod error;
 mod file;
 mod form;
 mod meta;
+mod multipart;
 mod request;
 mod response;
+mod upload;
 
 pub use body::Body;
+pub use cookie::{Cookie, SameSite};
 pub use error::MessageError;
-pub use form::{Form, FormLimits, Upload};
+pub use form::{Form, FormLimits};
 pub use meta::MetaVariables;
 pub use request::Request;
-pub(crate) use request::{RequestParts, cookies};
+pub(crate) use request::RequestParts;
 pub use response::Response;
-pub(crate) fn finish(_: &RequestParts, _: &mut Response) {}
+pub use upload::Upload;
