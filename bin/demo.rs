@@ -109,10 +109,9 @@ impl Demo {
 
 /// How each request uses its session; what has no page needs none.
 fn access(request: &Request) -> Access {
+    let usual = if request.method().is_safe() { Access::Optimistic } else { Access::Exclusive };
     match Route::of(request) {
-        Some(route) if route.allows(request.method()) && !needs_slash(request) => {
-            route.access.unwrap_or({ if request.method().is_safe() { Access::Optimistic } else { Access::Exclusive } })
-        }
+        Some(route) if route.allows(request.method()) && !needs_slash(request) => route.access.unwrap_or(usual),
         _ => Access::None,
     }
 }

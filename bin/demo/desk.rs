@@ -52,20 +52,14 @@ pub(super) fn index(_: &Demo, request: &mut Request, session: &mut Session) -> R
         hanger = page::HANGER,
         id = or_none(id.as_deref()),
     );
-    main.push_str("<p class=\"actions\">");
-    for (path, label) in [("/increment", "Add one"), ("/keep", "Keep this session")] {
-        if path != "/keep" || id.is_none() {
-            main.push_str(&button(request, path, label));
-        }
-    }
-    main.push_str(&match &user {
-        None => button(request, "/login", "Log in"),
-        Some(_) => button(request, "/logout", "Log out"),
-    });
-    if user.is_none() && id.is_some() {
-        main.push_str(&button(request, "/logout", "Hand in the ticket"));
-    }
-    main.push_str("</p>\n");
+    // What helps most comes first.
+    let actions: &[_] = match (&id, &user) {
+        (None, _) => &[("/keep", "Keep this session"), ("/login", "Log in"), ("/increment", "Add one")],
+        (_, None) => &[("/increment", "Add one"), ("/login", "Log in"), ("/logout", "Hand in the ticket")],
+        _ => &[("/increment", "Add one"), ("/logout", "Log out")],
+    };
+    let actions: String = actions.iter().map(|(path, label)| button(request, path, label)).collect();
+    let _ = writeln!(main, "<p class=\"actions\">{actions}</p>");
     if id.is_none() {
         main.push_str(
             "<p class=\"note\">Nothing is kept for you yet, so whatever you count is forgotten at once. \

@@ -2,13 +2,13 @@
 
 use cloakroom::{Request, Response, Result};
 use http::StatusCode;
-use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
 /// The style sheet, within each page. A change needs a new hash in [`POLICY`]; a test knows it.
 const STYLE: &str = include_str!("style.css");
 
 /// Nothing may be loaded, run or framed; one style sheet and the icon are let through.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-0a+D5Z7pRW6OeREJOZ8qF+AWg089luW7NEWwGCbGiGY='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-VG3ErDLU9+OnqW5JeAxtNH0qQvHBjbQN6KoXiDO8joM='; \
                       img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// A coat hanger.
@@ -55,6 +55,8 @@ pub(super) fn page(request: &Request, title: &str, main: &str) -> Result<Respons
         home = attribute(&request.link("/")),
     );
     Ok(Response::html(html)
+        // With IDs and tokens in it, and wrong as soon as the session changes.
+        .with_header(CACHE_CONTROL, "no-store")?
         .with_header(CONTENT_SECURITY_POLICY, POLICY)?
         .with_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?
         .with_header(REFERRER_POLICY, "same-origin")?)
@@ -74,22 +76,22 @@ pub(super) fn button(request: &Request, path: &str, label: &str) -> String {
 
 /// Links to all the rest, in groups.
 pub(super) fn links(request: &Request) -> String {
-    let mut html = "<div class=\"groups\">\n".to_owned();
-    for (title, links) in LINKS {
-        html.push_str(&format!("<section>\n<h2>{title}</h2>\n<ul>\n"));
-        for (path, what) in *links {
-            let name = path.split('?').next().unwrap_or(path);
-            let href = request.link(path);
-            html.push_str(&format!("<li><a href=\"{}\">{name}</a> {what}</li>\n", attribute(&href)));
-        }
-        html.push_str("</ul>\n</section>\n");
-    }
-    // A button, so that nothing that follows links by itself ever gets here.
-    html.push_str(&format!(
-        "</div>\n<form class=\"exit\" method=\"post\" action=\"{}\"><button>Kill the process that answers</button></form>\n",
+    let groups: String = LINKS.iter().map(|(title, links)| group(request, title, links)).collect();
+    // A button, so that nothing that follows links by itself ever gets there.
+    format!(
+        "<div class=\"groups\">\n{groups}</div>
+<form class=\"exit\" method=\"post\" action=\"{}\"><button>Kill the process that answers</button></form>\n",
         attribute(&request.link("/exit"))
-    ));
-    html
+    )
+}
+
+fn group(request: &Request, title: &str, links: Links) -> String {
+    let item = |(path, what): &(&str, &str)| {
+        let name = path.split('?').next().unwrap_or(path);
+        format!("<li><a href=\"{}\">{name}</a> {what}</li>\n", attribute(&request.link(path)))
+    };
+    let items: String = links.iter().map(item).collect();
+    format!("<section>\n<h2>{title}</h2>\n<ul>\n{items}</ul>\n</section>\n")
 }
 
 type Links = &'static [(&'static str, &'static str)];

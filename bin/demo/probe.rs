@@ -1,10 +1,13 @@
 //! What measuring and checking need: pages for programs more than for people.
 
+// All handlers have one signature, whether they can fail or not.
+#![allow(clippy::unnecessary_wraps)]
+
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::message::{Form, MessageError};
+use cloakroom::message::{Form, MessageError, Upload};
 use cloakroom::{Request, Response, Result, Session};
 use http::{Method, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -91,16 +94,7 @@ pub(super) fn upload(_: &Demo, request: &mut Request, _: &mut Session) -> Result
     let form = request.form()?;
     let mut items = String::new();
     for file in form.files() {
-        let mut hash = Hasher(Sha256::new());
-        io::copy(&mut file.reader(), &mut hash)?;
-        items.push_str(&format!(
-            "<dl class=\"card\">\n<dt>Name</dt><dd>{}</dd>\n<dt>Field</dt><dd>{}</dd>\n<dt>Size</dt><dd>{} bytes</dd>\n\
-             <dt>SHA-256</dt><dd class=\"mono\">{}</dd>\n</dl>\n",
-            text(file.file_name()),
-            text(file.name()),
-            file.size(),
-            hash.hex(),
-        ));
+        items.push_str(&describe(file)?);
     }
     let main = match form.files().len() {
         0 => "<h1>Nothing came</h1>\n<p>There was no file in the form.</p>".to_owned(),
@@ -109,6 +103,19 @@ pub(super) fn upload(_: &Demo, request: &mut Request, _: &mut Session) -> Result
     };
     let again = page::button(request, "/upload", "Send others");
     page::page(request, "Upload", &format!("{main}\n<p class=\"actions\">{again}</p>"))
+}
+
+fn describe(file: &Upload) -> Result<String> {
+    let mut hash = Hasher(Sha256::new());
+    io::copy(&mut file.reader(), &mut hash)?;
+    Ok(format!(
+        "<dl class=\"card\">\n<dt>Name</dt><dd>{}</dd>\n<dt>Field</dt><dd>{}</dd>\n<dt>Size</dt><dd>{} bytes</dd>\n\
+         <dt>SHA-256</dt><dd class=\"mono\">{}</dd>\n</dl>\n",
+        text(file.file_name()),
+        text(file.name()),
+        file.size(),
+        hash.hex(),
+    ))
 }
 
 /// Lets a reader be copied into a checksum.
