@@ -1,17 +1,15 @@
 //! The pool with real processes: one test per row of the signal table, and the accidents that a pool must survive.
 
-#![allow(missing_docs)]
-
 mod support;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{connect, http, http_request, read, scgi, send};
-use support::process::{Proc, Signal, pid_in, wait_until_sleeping, wait_until_stopped};
+use support::process::{Proc, Signal, demo_by_shell, pid_in, wait_until_sleeping, wait_until_stopped};
 use support::{TestDir, eventually};
 
 /// A pool with an HTTP listener, ready to serve: itself, its address, its workers.
@@ -23,6 +21,21 @@ fn pool(workers: usize, arguments: &[&str]) -> (Proc, String, Vec<u32>) {
     let pids = proc.ready(workers);
     proc.line(&format!("ready workers={workers}"));
     (proc, address, pids)
+}
+
+/// One response on a connection that stays open.
+fn read_one(connection: &mut impl std::io::Read) -> String {
+    let mut response = Vec::new();
+    let mut byte = [0];
+    while !response.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte).unwrap();
+        response.push(byte[0]);
+    }
+    let head = String::from_utf8(response).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    connection.read_exact(&mut body).unwrap();
+    head + std::str::from_utf8(&body).unwrap()
 }
 
 fn assert_ok(response: &str) {
@@ -135,7 +148,7 @@ fn usr1_and_usr2_do_nothing() {
         proc.signal(signal);
         support::process::send(pids[0], signal);
     }
-    assert_ok(&http(&address, "/pid").unwrap());
+    assert_ok(&http(&address, "/hello").unwrap());
     proc.signal(Signal::TERM);
     proc.line(&format!("worker=0 pid={} exited status=0", pids[0]));
     assert_eq!(proc.end(), 0);
@@ -149,8 +162,8 @@ fn a_worker_that_dies_is_replaced() {
     proc.ready(1);
     // A request that takes its worker with it costs itself only.
     assert!(http(&address, "/exit").unwrap_or_default().is_empty());
-    let line = proc.line_of_worker(" exited status=");
-    assert!(line.ends_with(", respawning"), "{line}");
+    let line = proc.line_of_worker(", respawning");
+    assert!(line.contains(" killed signal=6, ") || line.contains(" exited status="), "{line}");
     proc.ready(1);
     assert!(http(&address, "/boom").unwrap().starts_with("HTTP/1.1 500 "));
     assert_ok(&http(&address, "/hello").unwrap());
@@ -288,13 +301,7 @@ fn a_quiet_connection_is_kept_and_does_not_keep_its_worker() {
     let request = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut one = |request: &[u8]| {
         kept.write_all(request).unwrap();
-        let mut response = Vec::new();
-        while !response.ends_with(b"hello\n") {
-            let mut byte = [0];
-            kept.read_exact(&mut byte).unwrap();
-            response.push(byte[0]);
-        }
-        String::from_utf8(response).unwrap()
+        read_one(&mut kept)
     };
     assert_ok(&one(request));
     // The only worker serves others while the first connection is open.
@@ -311,4 +318,44 @@ fn a_worker_that_is_told_to_leave_is_replaced() {
     assert_eq!(pid_in(&proc.line("exited status=0")), pids[0]);
     proc.ready(1);
     assert_ok(&http(&address, "/hello").unwrap());
+}
+
+#[test]
+fn a_reload_that_fails_leaves_the_old_workers() {
+    let dir = TestDir::new();
+    let sessions = dir.join("sessions");
+    std::fs::create_dir(&sessions).unwrap();
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (mut proc, address, pids) = pool(2, &["--sessions", sessions.to_str().unwrap()]);
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o777)).unwrap();
+    proc.signal(Signal::HUP);
+    proc.line("reload failed, the old workers stay: ");
+    assert_ok(&http(&address, "/hello").unwrap());
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o700)).unwrap();
+    proc.signal(Signal::HUP);
+    proc.line("reloaded");
+    for pid in pids {
+        assert_eq!(proc.log().matches(&format!("pid={pid} exited status=0")).count(), 1, "{}", proc.log());
+    }
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_without_descriptors_gives_back_quiet_connections() {
+    let mut command = demo_by_shell("ulimit -n 32; exec \"$0\" \"$@\"");
+    command.args(["--http", "127.0.0.1:0", "--workers", "1"]);
+    let mut proc = Proc::start(command);
+    let address = proc.address("http");
+    let mut kept = Vec::new();
+    for _ in 0..40 {
+        let mut connection = connect(&address).unwrap();
+        connection.write_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert_ok(&read_one(&mut connection));
+        kept.push(connection);
+    }
+    proc.line(&format!("cannot accept on {address}: "));
+    assert_ok(&http(&address, "/hello").unwrap());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
 }
