@@ -91,7 +91,7 @@ fn meta_variables() -> MetaVariables {
     meta
 }
 
-/// The message-body: exactly CONTENT_LENGTH bytes of stdin. Where the server says that there is one and not how long
+/// The message-body: exactly `CONTENT_LENGTH` bytes of stdin. Where the server says that there is one and not how long
 /// it is (Apache, for a chunked request), all that comes.
 fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
     let length = match meta.get("CONTENT_LENGTH") {
