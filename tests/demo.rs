@@ -157,6 +157,7 @@ fn session3_increment_and_fail(site: &Site) {
 
 fn session3_logout(site: &Site) {
     let mut visitor = logged_in(site, "ada");
+    visitor.get("/keep");
     visitor.get("/increment");
     let before = visitor.clone();
     let answer = visitor.get("/logout");
