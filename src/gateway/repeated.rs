@@ -42,7 +42,9 @@ mod tests {
     fn header_fields_are_joined_and_nothing_else() {
         let meta = |pairs: &[(&str, &str)]| {
             let mut meta = MetaVariables::new();
-            pairs.iter().for_each(|(name, value)| meta.push(name, value));
+            for (name, value) in pairs {
+                meta.push(name, value);
+            }
             meta
         };
         let joined = join(meta(&[
