@@ -60,6 +60,7 @@ pub(crate) struct Request {
     method: &'static str,
     head: Vec<u8>,
     body: Vec<u8>,
+    has_framing: bool,
 }
 
 impl Request {
@@ -68,7 +69,7 @@ impl Request {
         let mut head = format!("{method} ").into_bytes();
         head.extend_from_slice(target.as_ref());
         head.extend_from_slice(format!(" HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n").as_bytes());
-        Self { address, method, head, body: Vec::new() }
+        Self { address, method, head, body: Vec::new(), has_framing: false }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -82,6 +83,7 @@ impl Request {
 
     pub(crate) fn body(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
+        self.has_framing = true;
         let length = self.body.len().to_string();
         self.header("Content-Type", content_type).header("Content-Length", &length)
     }
@@ -92,6 +94,7 @@ impl Request {
 
     /// The message-body in pieces of a few bytes, its length unannounced.
     pub(crate) fn chunked_form(mut self, form: &str) -> Self {
+        self.has_framing = true;
         for piece in form.as_bytes().chunks(3) {
             self.body.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
             self.body.extend_from_slice(piece);
@@ -102,7 +105,9 @@ impl Request {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        [&self.head, &b"\r\n"[..], &self.body].concat()
+        // lighttpd wants to be told even that there is nothing (411).
+        let length = if self.method == "POST" && !self.has_framing { "Content-Length: 0\r\n" } else { "" };
+        [&self.head, length.as_bytes(), b"\r\n", &self.body].concat()
     }
 
     fn connect(&self) -> TcpStream {

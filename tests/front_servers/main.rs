@@ -7,6 +7,7 @@ mod cases;
 mod client;
 mod process;
 mod site;
+mod units;
 
 /// A test for each of these cases, behind one server.
 macro_rules! tests {
@@ -37,6 +38,7 @@ macro_rules! front {
                 dot_segments_do_not_lead_out_of_the_mount
                 body_up_to_the_limit
                 body_above_the_limit_is_a_413_that_arrives
+                a_413_of_the_program_arrives
                 a_body_that_the_handler_ignores_costs_no_reply
                 upload
                 head
@@ -58,7 +60,12 @@ macro_rules! front {
     };
 }
 
-front!(nginx_scgi, NginxScgi, "needs nginx (Debian: nginx-light): run tests/run", a_restart_of_the_pool_is_not_punished);
+front!(
+    nginx_scgi,
+    NginxScgi,
+    "needs nginx (Debian: nginx-light): run tests/run",
+    a_restart_of_the_pool_is_not_punished
+);
 front!(apache_cgi, ApacheCgi, "needs Apache (Debian: apache2): run tests/run");
 front!(apache_scgi, ApacheScgi, "needs Apache (Debian: apache2): run tests/run", a_restart_of_the_pool_is_not_punished);
 front!(lighttpd_cgi, LighttpdCgi, "needs lighttpd (Debian: lighttpd): run tests/run");

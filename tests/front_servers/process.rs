@@ -31,7 +31,8 @@ pub(crate) struct Place(Option<TempDir>);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("cloakroom-").permissions(Permissions::from_mode(0o755)).tempdir();
+        let directory =
+            tempfile::Builder::new().prefix("cloakroom-").permissions(Permissions::from_mode(0o755)).tempdir();
         Self(Some(directory.unwrap()))
     }
 
@@ -56,7 +57,8 @@ impl Place {
 
     fn print_logs(&self) {
         eprintln!("kept: {}", self.directory().display());
-        let mut logs: Vec<PathBuf> = fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut logs: Vec<PathBuf> =
+            fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         logs.sort();
         for log in logs {

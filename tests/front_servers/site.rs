@@ -24,6 +24,10 @@ impl Front {
         matches!(self, Self::ApacheCgi | Self::LighttpdCgi)
     }
 
+    pub(crate) fn is_lighttpd(self) -> bool {
+        matches!(self, Self::LighttpdCgi | Self::LighttpdScgi)
+    }
+
     /// The file that an operator installs.
     fn file(self) -> &'static str {
         match self {
@@ -42,12 +46,14 @@ pub(crate) struct Plan {
     /// The mount; empty is the root.
     pub(crate) mount: &'static str,
     pub(crate) https: bool,
+    /// The program's own limit of a message-body, below that of the server.
+    pub(crate) body_limit: Option<u64>,
 }
 
 /// A site that is up.
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
-    mount: &'static str,
+    plan: Plan,
     // In the order in which they are to go.
     _server: Process,
     pool: Option<Process>,
@@ -61,7 +67,7 @@ impl Site {
         fs::create_dir(place.path("lib")).unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_demo")), &place.path("lib/demo"));
         place.private("sessions", setting.user.as_ref().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
-        let pool = (!front.is_cgi()).then(|| start_pool(&place, plan.mount));
+        let pool = (!front.is_cgi()).then(|| start_pool(&place, plan));
         if plan.https {
             make_certificate(&place);
         }
@@ -74,7 +80,7 @@ impl Site {
         let address = setting.address;
         let server = Process::start(command, place.path("server.log"));
         server.wait_for("the server listens", |_| TcpStream::connect(address).ok());
-        Self { address, mount: plan.mount, _server: server, pool, place }
+        Self { address, plan, _server: server, pool, place }
     }
 
     /// A site without anything special.
@@ -84,7 +90,7 @@ impl Site {
 
     /// A request to a path below the mount.
     pub(crate) fn request(&self, method: &'static str, path: impl AsRef<[u8]>) -> Request {
-        Request::new(self.address, method, [self.mount.as_bytes(), path.as_ref()].concat())
+        Request::new(self.address, method, [self.plan.mount.as_bytes(), path.as_ref()].concat())
     }
 
     pub(crate) fn get(&self, path: impl AsRef<[u8]>) -> Reply {
@@ -109,7 +115,7 @@ impl Site {
 
     /// A request by curl(1), which speaks TLS. The response's head and message-body, as they came.
     pub(crate) fn curl(&self, path: &str, more: &[&str]) -> String {
-        let url = format!("https://{}{}{path}", self.address, self.mount);
+        let url = format!("https://{}{}{path}", self.address, self.plan.mount);
         let output = Command::new("curl").args(["-sSkig", "-m", "60", &url]).args(more).output().unwrap();
         assert!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -121,7 +127,7 @@ impl Site {
     }
 
     pub(crate) fn start_pool(&mut self) {
-        self.pool = Some(start_pool(&self.place, self.mount));
+        self.pool = Some(start_pool(&self.place, self.plan));
     }
 
     /// What the pool has logged.
@@ -130,14 +136,17 @@ impl Site {
     }
 }
 
-fn start_pool(place: &Place, mount: &str) -> Process {
+fn start_pool(place: &Place, plan: Plan) -> Process {
     let mut command = Command::new(place.path("lib/demo"));
     command.arg("--scgi").arg(format!("unix:{}", place.path("scgi.sock").display()));
     command.arg("--sessions").arg(place.path("sessions"));
     // The server's workers run as another user, who is not in our group as he would be on a real site.
     command.args(["--socket-mode", "0666", "--workers", "4", "--graceful-timeout", "2"]);
-    if !mount.is_empty() {
-        command.args(["--script-name", mount]);
+    if !plan.mount.is_empty() {
+        command.args(["--script-name", plan.mount]);
+    }
+    if let Some(limit) = plan.body_limit {
+        command.args(["--body-limit", &limit.to_string()]);
     }
     // One log for all the pools of a test: only what this one adds counts.
     let log = place.path("pool.log");
@@ -148,7 +157,7 @@ fn start_pool(place: &Place, mount: &str) -> Process {
 }
 
 /// The same program under another name: a link where that is possible.
-fn install(program: &Path, name: &Path) {
+pub(crate) fn install(program: &Path, name: &Path) {
     if fs::hard_link(program, name).is_err() {
         fs::copy(program, name).unwrap();
     }
@@ -237,6 +246,14 @@ impl Setting<'_> {
         let mut file = Adapted::read(self.front.file());
         if self.front.is_cgi() {
             file = file.replace("/var/lib/cloakroom-demo/sessions", &self.path("sessions"));
+            if let Some(limit) = self.plan.body_limit {
+                file = if self.front == Front::ApacheCgi {
+                    file.replace("    SetEnv ", &format!("    SetEnv CLOAKROOM_BODY_LIMIT {limit}\n    SetEnv "))
+                } else {
+                    let variable = format!("\"CLOAKROOM_BODY_LIMIT\" => \"{limit}\", ");
+                    file.replace("\"CLOAKROOM_SESSIONS\" =>", &(variable + "\"CLOAKROOM_SESSIONS\" =>"))
+                };
+            }
         } else {
             file = file.replace("/run/cloakroom-demo/scgi.sock", &self.path("scgi.sock"));
         }
@@ -348,8 +365,8 @@ impl Setting<'_> {
         // With the modules and the normalisation of Debian's lighttpd.conf.
         let mut main = format!(
             "server.modules = ( \"mod_indexfile\", \"mod_access\", \"mod_redirect\" )\n\
-             server.document-root = \"{}\"\nserver.upload-dirs = ( \"{}\" )\nserver.errorlog = \"{}\"\n\
-             server.breakagelog = \"{}\"\nserver.bind = \"{}\"\nserver.port = {}\n\
+             server.document-root = \"{}\"\nserver.upload-dirs = ( \"{}\" )\n\
+             server.bind = \"{}\"\nserver.port = {}\n\
              server.http-parseopts = ( \"header-strict\" => \"enable\", \"host-strict\" => \"enable\",\n\
              \"host-normalize\" => \"enable\", \"url-normalize-unreserved\" => \"enable\",\n\
              \"url-normalize-required\" => \"enable\", \"url-ctrls-reject\" => \"enable\",\n\
@@ -357,8 +374,6 @@ impl Setting<'_> {
              index-file.names = ( \"index.php\", \"index.html\" )\nurl.access-deny = ( \"~\", \".inc\" )\n",
             self.path("htdocs"),
             self.path("uploads"),
-            self.path("error.log"),
-            self.path("breakage.log"),
             self.address.ip(),
             self.address.port(),
         );
