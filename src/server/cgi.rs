@@ -74,8 +74,8 @@ fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), 
     }
     let meta = meta_variables();
     let stdin = Stdin::default();
-    let answered = body(&meta, host.current_limits().body, &stdin)
-        .and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+    let answered =
+        body(&meta, host.current_limits().body, &stdin).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
     // Apache sends all of the message-body before it reads a byte of the response, and drops both where it cannot.
     stdin.drain(&mut buffers.input);
     match answered {
