@@ -101,7 +101,9 @@ impl Site {
     pub(crate) fn log_in(&self) -> String {
         let reply = self.request("POST", "/login").form("name=alice").send();
         assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.session().expect("a login hands out a session")
+        let session = reply.session().expect("a login hands out a session");
+        assert!(self.place.path("sessions").join(&session).exists(), "the session is not where the file says");
+        session
     }
 
     /// What `/check` says in the line `name`.
@@ -219,7 +221,10 @@ impl Adapted {
     }
 
     pub(crate) fn replace(self, old: &str, new: &str) -> Self {
-        assert!(self.0.contains(old), "{old:?} is not in the file:\n{}", self.0);
+        // Not only in a comment, unless it is one that becomes a line.
+        let counts = |line: &str| old.starts_with('#') || !line.trim_start().starts_with('#');
+        let mut lines = self.0.lines().filter(|line| counts(line));
+        assert!(lines.any(|line| line.contains(old)), "{old:?} is not in the file:\n{}", self.0);
         Self(self.0.replace(old, new))
     }
 
@@ -394,8 +399,11 @@ impl Setting<'_> {
     }
 }
 
-/// A server by its name: Debian keeps them where only root's PATH leads.
+/// A server by its name: Debian keeps them where only root's PATH leads. Its environment is as empty as at the start of
+/// a service, since Apache hands it on.
 fn server(name: &str) -> Command {
     let path = format!("/usr/sbin/{name}");
-    Command::new(if Path::new(&path).exists() { path } else { name.to_owned() })
+    let mut command = Command::new(if Path::new(&path).exists() { path } else { name.to_owned() });
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }
