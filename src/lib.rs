@@ -12,5 +12,6 @@ pub use error::{Error, Result};
 pub use gateway::{GatewayError, Limits};
 pub use host::Host;
 pub use message::{Body, Request, Response};
+pub use server::{Address, AddressError, Options, OptionsError};
 pub use session::{Access, CookiePolicy, Expiry, Session, Store};
 pub use store::{DirectoryStore, Durability, MemoryStore};

@@ -12,6 +12,44 @@ pub enum GatewayError {
     /// The path is not below the mount (404).
     #[error("path is outside the mount")]
     OutsideMount,
+    /// The request head or message-body did not arrive in time (408).
+    #[error("{0} did not arrive in time")]
+    Timeout(&'static str),
+    /// A message-body came without a length (411).
+    #[error("message-body without a length")]
+    LengthRequired,
+    /// The message-body is longer than the limit (413).
+    #[error("message-body is longer than the limit of {limit} bytes")]
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The request line is longer than the limit (414).
+    #[error("request line is longer than the limit of {limit} bytes")]
+    TargetTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// An expectation other than 100-continue (417).
+    #[error("expectation that is not 100-continue")]
+    Expectation,
+    /// The request head is longer, or has more fields, than the limit (431).
+    #[error("request head exceeds the limit on {what} ({limit})")]
+    HeadTooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit that was passed.
+        limit: usize,
+    },
+    /// Something that the protocol allows and this server does not offer (501).
+    #[error("not implemented: {0}")]
+    NotImplemented(&'static str),
+    /// The message-body could not be kept until the application reads it (503).
+    #[error("store message-body")]
+    Storage(#[source] std::io::Error),
+    /// A version of HTTP other than 1.0 and 1.1 (505).
+    #[error("unknown HTTP version")]
+    Version,
 }
 
 impl GatewayError {
@@ -20,6 +58,15 @@ impl GatewayError {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::OutsideMount => StatusCode::NOT_FOUND,
+            Self::Timeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
 }

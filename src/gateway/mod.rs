@@ -1,9 +1,17 @@
 //! Pure codecs: bytes and meta-variables in, [`Request`](crate::message::Request) out; [`Response`](crate::message::Response)
 //! in, bytes out. No sockets, no processes, no clocks.
 
+pub(crate) mod cgi;
 mod error;
+mod fields;
+pub(crate) mod http1;
 mod limits;
+mod location;
+mod netstring;
+mod number;
+mod origin;
 mod request;
+pub(crate) mod scgi;
 
 pub use error::GatewayError;
 pub use limits::Limits;

@@ -17,7 +17,7 @@ impl Host {
     /// committed and no lock is held.
     pub(crate) fn respond(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
-        let mut response = match self.run(&parts, body) {
+        let mut response = match self.work(&parts, body) {
             Ok(response) => response,
             Err(error) => {
                 let status = failure::status(&error);
@@ -34,7 +34,7 @@ impl Host {
         response
     }
 
-    fn run(&self, parts: &Arc<RequestParts>, mut body: Body) -> Result<Response> {
+    fn work(&self, parts: &Arc<RequestParts>, mut body: Body) -> Result<Response> {
         let (access, repeatable) = match &self.access {
             None => (default_access(parts), false),
             Some(rule) => {

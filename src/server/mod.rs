@@ -1,3 +1,18 @@
 //! Servers: CGI, SCGI and HTTP over connections, and the pool of workers that serves them.
 
 pub(crate) mod activity;
+mod body;
+pub(crate) mod buffers;
+mod cgi;
+mod exchange;
+pub(crate) mod http;
+mod listener;
+mod options;
+mod pool;
+pub(crate) mod reply;
+mod run;
+pub(crate) mod scgi;
+pub(crate) mod stream;
+
+pub use listener::{Address, AddressError};
+pub use options::{Options, OptionsError};

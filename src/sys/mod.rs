@@ -2,5 +2,11 @@
 //!
 //! Each module wraps one thing that has no safe wrapper elsewhere. It knows nothing of sessions, messages or pools.
 
+pub(crate) mod deadline;
+pub(crate) mod descriptor;
+pub(crate) mod environment;
 pub(crate) mod lock;
 pub(crate) mod log;
+pub(crate) mod process;
+pub(crate) mod shared;
+pub(crate) mod signal;

@@ -1,0 +1,202 @@
+//! CGI (RFC 3875): one process, one request; meta-variables in the environment, the message-body on stdin, the
+//! response on stdout.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
+
+use http::StatusCode;
+
+use super::activity::Alone;
+use super::buffers::Buffers;
+use super::exchange::{answer, plain, refusal};
+use super::reply::{self, ReplyError};
+use crate::error::Error;
+use crate::gateway::{Front, GatewayError};
+use crate::host::Host;
+use crate::message::{Body, MessageError, MetaVariables};
+use crate::sys::log::log;
+use crate::sys::{descriptor, environment};
+
+/// A response was written, whatever its status.
+const DONE: u8 = 0;
+/// Nobody took the response.
+const NO_STDOUT: u8 = 111;
+
+/// Serves the request that this process was started for; returns the exit status.
+pub(super) fn serve(host: &Host) -> u8 {
+    let mut stdout = match descriptor::take_stdout() {
+        Ok(stdout) => stdout,
+        Err(error) => {
+            log!("cgi: take over stdout: {error}");
+            return NO_STDOUT;
+        }
+    };
+    let mut buffers = Buffers::new();
+    let result = respond(host, &mut stdout, &mut buffers);
+    match result {
+        Ok(()) => DONE,
+        // The server sees the end of stdout either way; at least the exit status says that it is not the end of the page.
+        Err(ReplyError::Body { .. }) => NO_STDOUT,
+        Err(ReplyError::Write(error)) => {
+            log!("cgi: write response: {error}");
+            NO_STDOUT
+        }
+    }
+}
+
+/// Answers 500 to the request that this process was started for: `reason`, which goes to the log, keeps it from being
+/// served.
+pub(super) fn refuse(reason: &str) -> u8 {
+    log!("cgi: {reason}");
+    let response = plain(StatusCode::INTERNAL_SERVER_ERROR);
+    let sent = descriptor::take_stdout()
+        .map_err(ReplyError::Write)
+        .and_then(|mut stdout| reply::cgi(&mut stdout, response, None, &mut Buffers::new()));
+    if sent.is_ok() { DONE } else { NO_STDOUT }
+}
+
+fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), ReplyError> {
+    let unfit = |reason: &str| {
+        log!("cgi: {reason}");
+        plain(StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    // From a client's `Proxy` header field; HTTP libraries in this process and its children take it for a proxy that
+    // somebody configured (httpoxy, CVE-2016-5385).
+    if environment::take(["HTTP_PROXY"]).is_none() {
+        let response = unfit("cannot remove HTTP_PROXY from the environment while other threads run");
+        return reply::cgi(stdout, response, None, buffers);
+    }
+    if let Some(store) = host.store() {
+        if !store.is_multiprocess_safe() {
+            let response = unfit("this store keeps sessions in one process, and every CGI request is another one");
+            return reply::cgi(stdout, response, None, buffers);
+        }
+        if let Err(error) = store.setup() {
+            let response = unfit(&format!("cannot set up the store: {}", Error::from(error)));
+            return reply::cgi(stdout, response, None, buffers);
+        }
+    }
+    let meta = meta_variables();
+    let answered =
+        body(&meta, host.current_limits().body).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+    match answered {
+        Ok((parts, response)) => reply::cgi(stdout, response, Some(&parts), buffers),
+        Err(error) => reply::cgi(stdout, refusal("cgi", &error), None, buffers),
+    }
+}
+
+/// The environment, but for what configures this library.
+fn meta_variables() -> MetaVariables {
+    let mut meta = MetaVariables::new();
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (name.as_bytes(), value.as_bytes());
+        if !name.is_empty() && !name.starts_with(b"CLOAKROOM_") {
+            meta.push(name, value);
+        }
+    }
+    meta
+}
+
+/// The message-body: exactly CONTENT_LENGTH bytes of stdin. Where the server says that there is one and not how long
+/// it is (Apache, for a chunked request), all that comes.
+fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
+    let length = match meta.get("CONTENT_LENGTH") {
+        None | Some(b"") if meta.get("HTTP_TRANSFER_ENCODING").is_some() => None,
+        None | Some(b"") => Some(0),
+        Some(length) => Some(digits(length).ok_or(GatewayError::Malformed("CONTENT_LENGTH"))?),
+    };
+    match length {
+        Some(0) => Ok(Body::empty()),
+        Some(length) if length > limit => Err(GatewayError::BodyTooLarge { limit }),
+        length => Ok(Body::from_reader(Input { stdin: io::stdin(), length, limit, read: 0 }, length)),
+    }
+}
+
+/// `1*DIGIT`; `str::parse` alone would take a sign.
+fn digits(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Stdin as a message-body: read when it is wanted, and not a byte past its end.
+struct Input<R> {
+    stdin: R,
+    length: Option<u64>,
+    limit: u64,
+    read: u64,
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        // Of unknown length: one byte past the limit tells that it is passed.
+        let left = match self.length {
+            Some(length) => length - self.read,
+            None => self.limit.saturating_add(1) - self.read,
+        };
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return match self.length {
+                Some(_) => Ok(0),
+                None => Err(io::Error::other(MessageError::BodyTooLarge { limit: self.limit })),
+            };
+        }
+        let count = self.stdin.read(&mut buffer[..wanted])?;
+        self.read += count as u64;
+        if count == 0 && self.length.is_some() {
+            // The client or the server broke off: half a message-body must not be taken for a whole one.
+            let end = io::Error::from(io::ErrorKind::UnexpectedEof);
+            return Err(io::Error::other(MessageError::Body(end)));
+        }
+        if self.length.is_none() && self.read > self.limit {
+            return Err(io::Error::other(MessageError::BodyTooLarge { limit: self.limit }));
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(stdin: &[u8], length: Option<u64>, limit: u64) -> Result<(Vec<u8>, usize), String> {
+        let mut all = Vec::new();
+        let mut rest = stdin;
+        Input { stdin: &mut rest, length, limit, read: 0 }.read_to_end(&mut all).map_err(|error| error.to_string())?;
+        Ok((all, rest.len()))
+    }
+
+    #[test]
+    fn reads_exactly_content_length_bytes() {
+        assert_eq!(read(b"abcdef", Some(3), 10).unwrap(), (b"abc".to_vec(), 3));
+        assert!(read(b"ab", Some(3), 10).unwrap_err().contains("read message-body"));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_ends_at_the_limit() {
+        assert_eq!(read(b"abc", None, 3).unwrap(), (b"abc".to_vec(), 0));
+        assert!(read(b"abcd", None, 3).unwrap_err().contains("limit of 3"));
+        assert!(read(&[0; 100_000], None, 3).unwrap_err().contains("limit of 3"));
+    }
+
+    #[test]
+    fn without_content_length_there_is_no_body() {
+        let body_of = |variables: &[(&str, &str)]| {
+            let mut meta = MetaVariables::new();
+            for (name, value) in variables {
+                meta.push(name, value);
+            }
+            body(&meta, 10)
+        };
+        assert!(body_of(&[]).unwrap().is_empty());
+        assert!(body_of(&[("CONTENT_LENGTH", "")]).unwrap().is_empty());
+        assert!(body_of(&[("CONTENT_LENGTH", "0")]).unwrap().is_empty());
+        assert_eq!(body_of(&[("CONTENT_LENGTH", "10")]).unwrap().length(), Some(10));
+        assert_eq!(body_of(&[("HTTP_TRANSFER_ENCODING", "chunked")]).unwrap().length(), None);
+        assert!(matches!(body_of(&[("CONTENT_LENGTH", "11")]), Err(GatewayError::BodyTooLarge { limit: 10 })));
+        assert!(matches!(body_of(&[("CONTENT_LENGTH", "+1")]), Err(GatewayError::Malformed(_))));
+    }
+}

@@ -1,0 +1,55 @@
+//! The pool: a master that forks workers and replaces them, and workers that serve.
+//!
+//! The master never touches a store or a random generator, and never reads from a connection: what it does not do
+//! cannot go wrong in it. `docs/signals.md` is its manual.
+
+mod attendant;
+mod crew;
+mod master;
+mod notify;
+mod scoreboard;
+mod worker;
+
+use std::time::Duration;
+
+use attendant::Attendant;
+use scoreboard::{Desk, Scoreboard};
+
+use super::listener::Listener;
+use crate::host::Host;
+
+/// What the pool is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolOptions {
+    pub(crate) workers: usize,
+    pub(crate) max_requests: u64,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) graceful_timeout: Duration,
+}
+
+/// Serves until a signal says otherwise; returns the master's exit status.
+///
+/// # Errors
+/// Where the system has no room for a pool at all: no pipe, no shared memory, no process.
+pub(crate) fn run(host: &Host, listeners: &mut [Listener], options: PoolOptions) -> std::io::Result<u8> {
+    let result = master::run(host, listeners, options);
+    for listener in listeners {
+        listener.remove_file();
+    }
+    result
+}
+
+/// Serves in this process, without workers: until it ends.
+///
+/// # Errors
+/// Where the store cannot be set up, or the system has no room for an epoll.
+pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()> {
+    if let Some(store) = host.store() {
+        store.setup().map_err(std::io::Error::other)?;
+    }
+    let board = Scoreboard::new(1)?;
+    let desk = Desk::new(board.slot(0), u64::MAX - 1);
+    let listeners = [listener];
+    Attendant::new(host, &listeners, desk, board, None)?.serve(Duration::MAX);
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Running a [`Host`]: which mode, with which listeners.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use super::cgi;
+use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
+use super::options::{Options, under_cgi};
+use super::pool::{self, PoolOptions};
+use crate::host::Host;
+use crate::sys::log::log;
+use crate::sys::process;
+
+/// Usage or configuration: trying again does not help.
+const EXIT_USAGE: u8 = 2;
+/// The system failed; it may work another time.
+const EXIT_TEMPORARY: u8 = 111;
+
+const NOT_SHARED: &str = "this store keeps sessions in one process, and a pool has several: use another store, or \
+                          Host::serve_scgi or Host::serve_http";
+
+impl Host {
+    /// Runs the application in the way that its surroundings ask for, with the options of the command line and of
+    /// `CLOAKROOM_*` variables ([`Options`]). It is all that `main` has to do:
+    ///
+    /// * `GATEWAY_INTERFACE` is set: as CGI script, one request. The command line is not looked at, as a client can put
+    ///   words there (RFC 3875 section 4.4).
+    /// * Listeners are inherited (`LISTEN_FDS`, systemd): a pool of workers serves them, HTTP on those whose name starts
+    ///   with `http` and SCGI on the others. `--http` and `--scgi` are not needed then, and not used.
+    /// * Else the pool serves what `--http` and `--scgi` name, or HTTP on `localhost:8080` where they name nothing.
+    ///
+    /// Returns the exit status: 0 after a graceful stop, 2 for a mistake in usage or configuration, 111 for a temporary
+    /// failure of the system.
+    ///
+    /// `--sessions` is refused here, since the store was chosen before the options were read. A program that wants it
+    /// reads them first:
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// # use cloakroom::{DirectoryStore, Host, Options, Request, Response, Result, Session};
+    /// # fn counter(_: Request, _: &mut Session) -> Result<Response> { Ok(Response::text("")) }
+    /// fn main() -> ExitCode {
+    ///     let options = Options::from_args();
+    ///     let directory = options.sessions.clone().unwrap_or("/var/lib/counter/sessions".into());
+    ///     Host::new(counter).sessions(DirectoryStore::at(directory)).run_with(options)
+    /// }
+    /// ```
+    ///
+    /// Call it from the process's only thread: workers are forked, and start their threads themselves.
+    pub fn run(self) -> ExitCode {
+        let options = Options::from_args();
+        if options.sessions.is_some() {
+            let reason = "this program does not let its session directory be chosen (--sessions, CLOAKROOM_SESSIONS)";
+            if under_cgi() {
+                return cgi::refuse(reason).into();
+            }
+            log!("{reason}");
+            return EXIT_USAGE.into();
+        }
+        self.run_with(options)
+    }
+
+    /// The same as [`run`](Self::run) with options that the program has read, or made, itself.
+    pub fn run_with(self, options: Options) -> ExitCode {
+        let host = self.with_options(&options);
+        if under_cgi() { host.serve_cgi() } else { serve_pool(&host, &options).into() }
+    }
+
+    /// Serves the one request that a web server has started this process for (CGI), with what it put into the
+    /// environment and on stdin.
+    ///
+    /// From here on whatever is written to stdout other than the response goes to stderr. A store that lives in one
+    /// process is refused: it would forget everything with this request. Returns 0 where a response was written,
+    /// whatever its status, and 111 where nobody took it.
+    pub fn serve_cgi(&self) -> ExitCode {
+        cgi::serve(self).into()
+    }
+
+    /// Serves SCGI on a listening socket (a [`TcpListener`](std::net::TcpListener), a
+    /// [`UnixListener`](std::os::unix::net::UnixListener)) in this process: one request after another, without workers,
+    /// signals or request timeout, until the process ends.
+    ///
+    /// For tests, and for the one thing that a pool cannot do: a store that lives in one process.
+    ///
+    /// # Errors
+    /// Where the socket is no listener, or the store cannot be set up.
+    pub fn serve_scgi(&self, listener: impl Into<OwnedFd>) -> io::Result<()> {
+        pool::serve_alone(self, Listener::from_fd(listener.into(), Protocol::Scgi)?)
+    }
+
+    /// Serves HTTP/1.1 in this process; else the same as [`serve_scgi`](Self::serve_scgi).
+    ///
+    /// # Errors
+    /// Where the socket is no listener, or the store cannot be set up.
+    pub fn serve_http(&self, listener: impl Into<OwnedFd>) -> io::Result<()> {
+        pool::serve_alone(self, Listener::from_fd(listener.into(), Protocol::Http)?)
+    }
+
+    /// What the operator says goes before what the program says.
+    fn with_options(mut self, options: &Options) -> Self {
+        if let Some(time) = options.lock_timeout {
+            self = self.lock_timeout(time);
+        }
+        if let Some(mount) = &options.script_name {
+            self = self.script_name(mount);
+        }
+        if !options.trusted_proxies.is_empty() {
+            self = self.trusted_proxies(options.trusted_proxies.iter().copied());
+        }
+        if let Some(limit) = options.body_limit {
+            self.set_limits(|limits| limits.body = limit);
+        }
+        self
+    }
+}
+
+fn serve_pool(host: &Host, options: &Options) -> u8 {
+    if host.store().is_some_and(|store| !store.is_multiprocess_safe()) {
+        log!("{NOT_SHARED}");
+        return EXIT_USAGE;
+    }
+    if process::threads().is_some_and(|threads| threads > 1) {
+        log!("the process has more than one thread: call Host::run first, and start threads in the application");
+        return EXIT_USAGE;
+    }
+    let mut listeners = match listeners(options) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            log!("{error}");
+            return if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY };
+        }
+    };
+    let pool = PoolOptions {
+        workers: options.workers,
+        max_requests: options.max_requests,
+        request_timeout: options.request_timeout,
+        graceful_timeout: options.graceful_timeout,
+    };
+    pool::run(host, &mut listeners, pool).unwrap_or_else(|error| {
+        log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());
+        EXIT_TEMPORARY
+    })
+}
+
+fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
+    let inherited = Listener::inherit()?;
+    if !inherited.is_empty() {
+        if !options.http.is_empty() || !options.scgi.is_empty() {
+            log!("listeners are inherited (LISTEN_FDS), so --http and --scgi are not used");
+        }
+        return Ok(inherited);
+    }
+    let socket = SocketOptions { backlog: options.backlog.cast_signed(), mode: options.socket_mode };
+    let named = options.http.iter().map(|address| (address, Protocol::Http));
+    let named = named.chain(options.scgi.iter().map(|address| (address, Protocol::Scgi)));
+    let default = Address::Tcp("localhost:8080".to_owned());
+    let default = (options.http.is_empty() && options.scgi.is_empty()).then_some((&default, Protocol::Http));
+    let mut listeners = Vec::new();
+    for (address, protocol) in named.chain(default) {
+        match Listener::bind(address, protocol, socket) {
+            Ok(bound) => listeners.extend(bound),
+            Err(error) => {
+                listeners.iter_mut().for_each(Listener::remove_file);
+                return Err(error);
+            }
+        }
+    }
+    Ok(listeners)
+}

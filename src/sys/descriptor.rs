@@ -1,0 +1,40 @@
+//! File descriptors that are not ours by construction: stdout, and those inherited from whoever started us.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+
+/// Where systemd's inherited descriptors start.
+const FIRST_INHERITED: RawFd = 3;
+
+/// Takes stdout away from everybody else: returns it, close-on-exec, and puts stderr in its place. A stray `println!`,
+/// or a child process that writes to its stdout, then ends up in the log instead of in the response.
+pub(crate) fn take_stdout() -> io::Result<File> {
+    let stdout = fcntl_dupfd_cloexec(io::stdout(), FIRST_INHERITED)?;
+    rustix::stdio::dup2_stdout(io::stderr())?;
+    Ok(stdout.into())
+}
+
+/// Takes over `count` descriptors from 3 on, as `LISTEN_FDS` counts them, and sets close-on-exec.
+///
+/// The caller has checked that they are meant for this process (`LISTEN_PID`). They are taken once only.
+pub(crate) fn take_inherited(count: usize) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("inherited descriptors are taken already"));
+    }
+    let last = RawFd::try_from(count).map_err(io::Error::other)?.saturating_add(FIRST_INHERITED);
+    let descriptors = FIRST_INHERITED..last;
+    for number in descriptors.clone() {
+        // SAFETY: borrowed for this call only; if it is not open, fcntl says so.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let flags = fcntl_getfd(descriptor)?;
+        fcntl_setfd(descriptor, flags | FdFlags::CLOEXEC)?;
+    }
+    // SAFETY: each is open, as checked above; who started this process handed them over for it to own, and nobody
+    // else in it takes them: this runs at most once.
+    Ok(descriptors.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
+}
