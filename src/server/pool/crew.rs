@@ -96,10 +96,10 @@ impl Crew {
     /// Tells one worker to leave, that who is missed least: of an older generation than `generation` if there is one
     /// (rather one that is idle), else the one that was started last.
     pub(super) fn retire(&mut self, generation: u64, board: &Scoreboard, until: u64) {
-        let key = |member: &Member| (member.generation < generation, board.slot(member.number).work().is_none());
-        let old = |member: &&mut Member| member.leaving.is_none() && member.generation < generation;
-        let chosen = if self.staying().any(|member| member.generation < generation) {
-            self.0.iter_mut().filter(old).max_by_key(|member| key(member))
+        let is_old = |member: &Member| member.leaving.is_none() && member.generation < generation;
+        let chosen = if self.0.iter().any(is_old) {
+            let old = self.0.iter_mut().filter(|member| is_old(member));
+            old.max_by_key(|member| board.slot(member.number).work().is_none())
         } else {
             self.0.iter_mut().rev().find(|member| member.leaving.is_none())
         };

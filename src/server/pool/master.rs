@@ -208,7 +208,7 @@ impl Master<'_> {
             let old = self.crew.staying().filter(|member| member.generation < self.generation).count();
             let staying = self.crew.staying().count();
             let ready = self.crew.staying().filter(|member| member.ready).count();
-            if old == 0 && self.reloading {
+            if self.reloading && self.crew.iter().all(|member| member.generation == self.generation) {
                 self.reloading = false;
                 log!("master pid={} reloaded", self.pid.as_raw_nonzero());
             }

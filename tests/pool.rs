@@ -1,0 +1,314 @@
+//! The pool with real processes: one test per row of the signal table, and the accidents that a pool must survive.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::client::{connect, http, http_request, read, scgi, send};
+use support::process::{Proc, Signal, pid_in, wait_until_sleeping, wait_until_stopped};
+use support::{TestDir, eventually};
+
+/// A pool with an HTTP listener, ready to serve: itself, its address, its workers.
+fn pool(workers: usize, arguments: &[&str]) -> (Proc, String, Vec<u32>) {
+    let count = workers.to_string();
+    let all = ["--http", "127.0.0.1:0", "--workers", &count].into_iter().chain(arguments.iter().copied());
+    let proc = Proc::demo(all);
+    let address = proc.address("http");
+    let pids = proc.ready(workers);
+    proc.line(&format!("ready workers={workers}"));
+    (proc, address, pids)
+}
+
+fn assert_ok(response: &str) {
+    assert!(response.starts_with("HTTP/1.1 200 ") || response.starts_with("Status: 200 "), "{response}");
+}
+
+#[test]
+fn term_and_quit_answer_what_was_sent_and_stop() {
+    for signal in [Signal::TERM, Signal::QUIT] {
+        let (mut proc, address, _) = pool(1, &[]);
+        // One is at work, the others wait in the queue; all of them were sent before the signal.
+        let requests: Vec<_> = (0..5).map(|_| send(&address, &http_request("GET", "/slow?ms=50")).unwrap()).collect();
+        proc.signal(signal);
+        for request in requests {
+            assert_ok(&read(request).unwrap());
+        }
+        assert_eq!(proc.end(), 0);
+        assert!(proc.log().ends_with(&format!("master pid={} stopped", proc.pid())), "{}", proc.log());
+        assert!(connect(&address).is_err());
+    }
+}
+
+#[test]
+fn a_graceful_stop_does_not_wait_for_ever() {
+    let (mut proc, address, pids) = pool(1, &["--graceful-timeout", "0.2", "--request-timeout", "0"]);
+    let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    wait_until_sleeping(pids[0]);
+    proc.signal(Signal::TERM);
+    proc.line(&format!("worker=0 pid={} did not leave in time, killed", pids[0]));
+    assert_eq!(proc.end(), 0);
+    assert!(read(request).unwrap_or_default().is_empty());
+}
+
+#[test]
+fn int_stops_at_once() {
+    let (mut proc, address, pids) = pool(1, &[]);
+    let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    wait_until_sleeping(pids[0]);
+    proc.signal(Signal::INT);
+    assert_eq!(proc.end(), 0);
+    assert!(read(request).unwrap_or_default().is_empty());
+}
+
+#[test]
+fn int_cuts_a_graceful_stop_short() {
+    let (mut proc, address, pids) = pool(1, &[]);
+    let _request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    wait_until_sleeping(pids[0]);
+    proc.signal(Signal::TERM);
+    proc.line("TERM: stopping");
+    proc.signal(Signal::INT);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn hup_replaces_every_worker_and_drops_nothing() {
+    let (mut proc, address, old) = pool(2, &[]);
+    let stop = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    let new = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_ok(&http(&address, "/hello").unwrap());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        eventually("requests are served", || served.load(Ordering::Relaxed) > 20);
+        proc.signal(Signal::HUP);
+        let new = proc.ready(2);
+        proc.line(&format!("master pid={} reloaded", proc.pid()));
+        let before = served.load(Ordering::Relaxed);
+        eventually("requests are served by the new ones", || served.load(Ordering::Relaxed) > before + 20);
+        stop.store(true, Ordering::Relaxed);
+        new
+    });
+    assert!(new.iter().all(|pid| !old.contains(pid)));
+    for pid in old {
+        assert!(proc.log().contains(&format!("pid={pid} exited status=0")), "{}", proc.log());
+    }
+    // A new one was ready before an old one left.
+    let log = proc.log();
+    assert!(log.find(&format!("pid={} ready", new[0])) < log.find("exited status=0"), "{log}");
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn ttin_and_ttou_change_the_number_of_workers() {
+    let (mut proc, address, _) = pool(1, &[]);
+    proc.signal(Signal::TTIN);
+    proc.line("TTIN: workers=2");
+    let new = proc.ready(1)[0];
+    proc.signal(Signal::TTOU);
+    proc.line("TTOU: workers=1");
+    proc.line(&format!("pid={new} exited status=0"));
+    // Never less than one.
+    proc.signal(Signal::TTOU);
+    proc.line("TTOU: workers=1");
+    assert_ok(&http(&address, "/hello").unwrap());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn usr1_and_usr2_do_nothing() {
+    let (mut proc, address, pids) = pool(1, &[]);
+    for signal in [Signal::USR1, Signal::USR2] {
+        proc.signal(signal);
+        support::process::send(pids[0], signal);
+    }
+    assert_ok(&http(&address, "/pid").unwrap());
+    proc.signal(Signal::TERM);
+    proc.line(&format!("worker=0 pid={} exited status=0", pids[0]));
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced() {
+    let (proc, address, pids) = pool(1, &[]);
+    support::process::send(pids[0], Signal::KILL);
+    proc.line(&format!("worker=0 pid={} killed signal=9, respawning", pids[0]));
+    proc.ready(1);
+    // A request that takes its worker with it costs itself only.
+    assert!(http(&address, "/exit").unwrap_or_default().is_empty());
+    let line = proc.line_of_worker(" exited status=");
+    assert!(line.ends_with(", respawning"), "{line}");
+    proc.ready(1);
+    assert!(http(&address, "/boom").unwrap().starts_with("HTTP/1.1 500 "));
+    assert_ok(&http(&address, "/hello").unwrap());
+}
+
+#[test]
+fn workers_leave_when_the_master_is_killed() {
+    let (mut proc, address, pids) = pool(2, &["--graceful-timeout", "0.2", "--request-timeout", "0"]);
+    // One is idle and leaves by itself; the other hangs in a request, and nobody is left to kill it but the kernel.
+    let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    eventually("a worker sleeps", || {
+        pids.iter().any(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/syscall"))
+                .is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_clock_nanosleep)))
+        })
+    });
+    proc.signal(Signal::KILL);
+    assert_eq!(proc.end(), -9);
+    assert!(read(request).unwrap_or_default().is_empty());
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_answered_with_504() {
+    let dir = TestDir::new();
+    let socket = format!("unix:{}", dir.join("s").display());
+    let (mut proc, address, pids) = pool(1, &["--scgi", &socket, "--request-timeout", "0.3"]);
+    let response = http(&address, "/slow?ms=60000").unwrap();
+    assert!(response.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nGateway Timeout\n"), "{response}");
+    let line = proc.line_of_worker(" timed out ");
+    assert!(line.starts_with(&format!("cloakroom: worker=0 pid={} timed out method=GET path=/slow age=0.", pids[0])));
+    assert!(line.ends_with("s, killed"), "{line}");
+    proc.ready(1);
+    let response = scgi(&socket, "/slow?ms=60000").unwrap();
+    assert!(response.starts_with("Status: 504 Gateway Timeout\r\n"), "{response}");
+    proc.ready(1);
+    let response = read(send(&address, &http_request("HEAD", "/slow?ms=60000")).unwrap()).unwrap();
+    assert!(response.starts_with("HTTP/1.1 504 ") && response.ends_with("\r\n\r\n"), "{response}");
+    proc.ready(1);
+    assert_ok(&http(&address, "/slow?ms=1").unwrap());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_stopped_worker_is_killed_at_its_deadline() {
+    let (proc, address, pids) = pool(1, &["--request-timeout", "0.5"]);
+    let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    wait_until_sleeping(pids[0]);
+    support::process::send(pids[0], Signal::STOP);
+    proc.line(&format!("worker=0 pid={} timed out method=GET path=/slow", pids[0]));
+    assert!(read(request).unwrap_or_default().is_empty());
+    proc.ready(1);
+    assert_ok(&http(&address, "/hello").unwrap());
+}
+
+#[test]
+fn nobody_is_killed_for_the_time_in_which_all_were_frozen() {
+    let (proc, address, pids) = pool(1, &["--request-timeout", "2"]);
+    let request = send(&address, &http_request("GET", "/slow?ms=1500")).unwrap();
+    wait_until_sleeping(pids[0]);
+    for pid in [pids[0], proc.pid()] {
+        support::process::send(pid, Signal::STOP);
+        wait_until_stopped(pid);
+    }
+    // The freeze itself: longer than the deadline by more than the master's tolerance.
+    thread::sleep(Duration::from_millis(3500));
+    // The master sees an overdue request before its worker can move.
+    proc.signal(Signal::CONT);
+    proc.line("was not running for");
+    support::process::send(pids[0], Signal::CONT);
+    assert_ok(&read(request).unwrap());
+    assert!(!proc.log().contains("timed out"), "{}", proc.log());
+}
+
+#[test]
+fn respawning_backs_off_when_workers_die_at_once() {
+    let (proc, address, mut pids) = pool(1, &[]);
+    let start = Instant::now();
+    for _ in 0..5 {
+        support::process::send(pids[0], Signal::KILL);
+        proc.line("killed signal=9, respawning");
+        pids = proc.ready(1);
+    }
+    // 50 + 100 + 200 + 400 + 800 ms, if each died within its first second.
+    assert!(start.elapsed() >= Duration::from_millis(1550), "{:?}", start.elapsed());
+    assert_ok(&http(&address, "/hello").unwrap());
+}
+
+#[test]
+fn a_pool_whose_workers_cannot_start_says_why_and_ends() {
+    let dir = TestDir::new();
+    std::fs::write(dir.join("file"), "").unwrap();
+    let mut proc =
+        Proc::demo(["--http", "127.0.0.1:0", "--workers", "2", "--sessions", dir.join("file").to_str().unwrap()]);
+    let status = proc.end();
+    assert!(status == 111 || status == 2, "{status}\n{}", proc.log());
+    let log = proc.log();
+    assert!(log.contains("gives up: 5 workers in a row could not start: "), "{log}");
+    assert!(log.contains("cannot start: "), "{log}");
+    // Somebody has to change something: that is another status.
+    let open = dir.join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut proc = Proc::demo(["--http", "127.0.0.1:0", "--workers", "1", "--sessions", open.to_str().unwrap()]);
+    assert_eq!(proc.end(), 2, "{}", proc.log());
+}
+
+#[test]
+fn recycling_drops_nothing() {
+    let dir = TestDir::new();
+    let socket = format!("unix:{}", dir.join("s").display());
+    let mut proc = Proc::demo(["--scgi", &socket, "--workers", "2", "--max-requests", "7"]);
+    proc.line("ready workers=2");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert_ok(&scgi(&socket, "/hello").unwrap());
+                }
+            });
+        }
+    });
+    let recycled = proc.log().matches("exited status=0").count();
+    assert!((20..=30).contains(&recycled), "{recycled}");
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+    assert!(!proc.log().contains("respawning"), "{}", proc.log());
+}
+
+#[test]
+fn a_quiet_connection_is_kept_and_does_not_keep_its_worker() {
+    let (mut proc, address, _) = pool(1, &[]);
+    let mut kept = connect(&address).unwrap();
+    let request = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut one = |request: &[u8]| {
+        kept.write_all(request).unwrap();
+        let mut response = Vec::new();
+        while !response.ends_with(b"hello\n") {
+            let mut byte = [0];
+            kept.read_exact(&mut byte).unwrap();
+            response.push(byte[0]);
+        }
+        String::from_utf8(response).unwrap()
+    };
+    assert_ok(&one(request));
+    // The only worker serves others while the first connection is open.
+    assert_ok(&http(&address, "/hello").unwrap());
+    assert_ok(&one(request));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_that_is_told_to_leave_is_replaced() {
+    let (proc, address, pids) = pool(1, &[]);
+    support::process::send(pids[0], Signal::TERM);
+    assert_eq!(pid_in(&proc.line("exited status=0")), pids[0]);
+    proc.ready(1);
+    assert_ok(&http(&address, "/hello").unwrap());
+}

@@ -1,0 +1,176 @@
+//! A real server process and what it says on stderr.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+
+use super::{PATIENCE, eventually};
+
+/// A process whose log is read line by line. Killed, with its log printed, if the test fails.
+pub struct Proc {
+    child: Child,
+    lines: Receiver<String>,
+    log: Arc<Mutex<Vec<String>>>,
+    ended: bool,
+}
+
+impl Proc {
+    /// Starts the demo application with these arguments.
+    pub fn demo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut command = demo();
+        command.args(arguments);
+        Self::start(command)
+    }
+
+    /// Starts `command`.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let copy = Arc::clone(&log);
+        // It ends when the last process that has stderr open does: the master and all its workers.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                copy.lock().unwrap().push(line.clone());
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines, log, ended: false }
+    }
+
+    /// The next line that contains `text`; those before it are skipped.
+    #[track_caller]
+    pub fn line(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no line with {text:?}: {error}"),
+            }
+        }
+    }
+
+    /// The address that the next `listening` line names.
+    #[track_caller]
+    pub fn address(&self, protocol: &str) -> String {
+        let line = self.line(&format!("listening {protocol} "));
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    }
+
+    /// The process IDs of the next `count` workers that become ready.
+    #[track_caller]
+    pub fn ready(&self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| pid_in(&self.line_of_worker(" ready"))).collect()
+    }
+
+    /// The next line of a worker that contains `text`.
+    #[track_caller]
+    pub fn line_of_worker(&self, text: &str) -> String {
+        loop {
+            let line = self.line(text);
+            if line.starts_with("cloakroom: worker=") {
+                return line;
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Waits until the process and all that it started are gone; returns its exit status, or minus its signal.
+    #[track_caller]
+    pub fn end(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("does not end"),
+            }
+        }
+        self.ended = true;
+        let status = self.child.wait().unwrap();
+        status.code().unwrap_or_else(|| -status.signal().unwrap())
+    }
+
+    /// Everything that it has said so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}\n---", self.pid(), self.log());
+        }
+        if !self.ended {
+            // Its workers leave when it is gone; those that the test has stopped must be awake for that.
+            for child in children(self.pid()) {
+                send(child, Signal::CONT);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The demo application, with nothing of this test's environment that could configure it.
+pub fn demo() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CLOAKROOM_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+/// The process ID that a log line names.
+#[track_caller]
+pub fn pid_in(line: &str) -> u32 {
+    line.split(' ').find_map(|word| word.strip_prefix("pid=")).unwrap().parse().unwrap()
+}
+
+pub fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = kill_process(pid, signal);
+}
+
+/// Waits until the application in process `pid` sleeps in `/slow`.
+#[track_caller]
+pub fn wait_until_sleeping(pid: u32) {
+    let calls = [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].map(|call| call.to_string());
+    eventually("the worker sleeps", || {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        call.split(' ').next().is_some_and(|call| calls.iter().any(|c| c == call))
+    });
+}
+
+/// Waits until process `pid` is stopped.
+#[track_caller]
+pub fn wait_until_stopped(pid: u32) {
+    eventually("the process is stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    });
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
