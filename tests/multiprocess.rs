@@ -7,6 +7,7 @@
 //! needs nothing but Rust and takes a minute or two. Everything is counted, so nothing depends on how fast a machine is;
 //! the few upper bounds of time are those of the promise that parallel requests do not wait for each other. Tests take
 //! turns, so that each has the machine to itself.
+#![allow(missing_docs, unreachable_pub)]
 
 #[path = "multiprocess/bare.rs"]
 mod bare;

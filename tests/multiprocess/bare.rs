@@ -74,17 +74,17 @@ fn a_deleted_session_stays_deleted_whoever_waits_for_it() {
     let reports = all(directory.path(), jobs.map(|job| (job, vec![as_argument(&ids)])));
     let reports: Vec<Vec<(u64, String)>> =
         reports.iter().map(|lines| lines.iter().map(|line| pair(line)).collect()).collect();
-    let (deleters, savers) = reports.split_at(2);
+    let (deletions, savings) = reports.split_at(2);
     let mut saves = 0;
     for round in 0..ROUNDS {
-        let deleted: Vec<u64> = deleters
+        let deleted: Vec<u64> = deletions
             .iter()
             .map(|lines| &lines[round])
             .filter(|(_, was_us)| was_us == "true")
             .map(|(at, _)| *at)
             .collect();
         assert_eq!(deleted.len(), 1, "round {round}: deleted by one and only one");
-        for lines in savers {
+        for lines in savings {
             // Every waiter was answered, or there would be no line.
             let (last, count) = &lines[round];
             assert!(*last < deleted[0], "round {round}: saved {} ns after it was deleted", last - deleted[0]);
@@ -216,6 +216,12 @@ fn read_while(writer: &'static str, sessions: usize, until: u64) -> u64 {
 #[test]
 fn readers_without_a_lock_see_whole_and_recent_records_of_every_size() {
     let reads = read_while("write-all-sizes", 2, 1500);
+    assert!(reads > 1000, "only {reads} reads");
+}
+
+#[test]
+fn readers_without_a_lock_see_no_gap_while_a_file_grows() {
+    let reads = read_while("write-growing", 200, 6);
     assert!(reads > 1000, "only {reads} reads");
 }
 

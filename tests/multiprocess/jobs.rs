@@ -23,6 +23,7 @@ pub fn run(job: &str, store: &DirectoryStore, arguments: &[&str]) {
         "save-until-killed" => save_until_killed(store, &ids()),
         "live-and-die-until-killed" => live_and_die_until_killed(store),
         "write-all-sizes" => write_all_sizes(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
+        "write-growing" => write_growing(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "write-past-readers" => write_past_readers(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "read" => read(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "use-at-the-edge" => use_at_the_edge(store, arguments[2], &ids(), number(1)),
@@ -66,14 +67,14 @@ fn several_saves_per_lock(store: &DirectoryStore, ids: &[Id], count: u64) {
 /// A clock that all processes share, in nanoseconds.
 fn time() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// Saves each session until it is gone; reports when the last save began that was acknowledged, and the number of
 /// saves.
 fn save_until_gone(store: &DirectoryStore, ids: &[Id], locked: bool) {
     for id in ids {
-        let (mut last, mut saves) = (0, 0);
+        let (mut last, mut count) = (0, 0);
         loop {
             let began;
             let saved = if locked {
@@ -89,7 +90,7 @@ fn save_until_gone(store: &DirectoryStore, ids: &[Id], locked: bool) {
                 store.save(id, &Coat { n, size: 40 }.record(), stored.version).expect("save")
             };
             match saved {
-                Saved::Saved(_) => (last, saves) = (began, saves + 1),
+                Saved::Saved(_) => (last, count) = (began, count + 1),
                 Saved::Conflict => assert!(!locked, "a conflict under the lock"),
                 Saved::Gone => break,
             }
@@ -98,7 +99,7 @@ fn save_until_gone(store: &DirectoryStore, ids: &[Id], locked: bool) {
         store.touch(id).expect("touch");
         assert!(store.lock(id, WAIT).expect("lock").is_none(), "locked a deleted session");
         assert_eq!(coat(store, id), None, "brought back");
-        println!("@{last} {saves}");
+        println!("@{last} {count}");
     }
 }
 
@@ -136,8 +137,9 @@ fn live_and_die_until_killed(store: &DirectoryStore) {
         let text = id.to_text();
         store.create(&id, &Coat { n: 0, size: 100 }.record()).expect("create");
         println!("@created {}", &*text);
-        for n in 1..4 {
-            increment_locked(store, &id, 3000).expect("there");
+        // Grows from either slot.
+        for (n, size) in [(1, 100), (2, 3000), (3, 20_000), (4, 20)] {
+            increment_locked(store, &id, size).expect("there");
             println!("@saved {} {n}", &*text);
         }
         if text.as_bytes()[0].is_multiple_of(2) {
@@ -183,6 +185,24 @@ fn write_all_sizes(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged:
     }
 }
 
+/// One session after the other grows, at each save or every other, so from either slot.
+fn write_growing(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
+    for (at, id) in ids.iter().enumerate() {
+        loop {
+            let mut guard = store.lock(id, WAIT).expect("lock").expect("there");
+            let stored = guard.load().expect("load").expect("there");
+            let n = Coat::of(&stored.record).n + 1;
+            if n > until {
+                break;
+            }
+            let size = 1500 << (n - n % (at as u64 % 3 + 1)).min(7);
+            let saved = guard.save(&Coat { n, size }.record(), stored.version).expect("save");
+            assert!(matches!(saved, Saved::Saved(_)));
+            acknowledged.set(at, n);
+        }
+    }
+}
+
 /// Many small saves under one lock, in a file so long that a reader needs the time of several for one look: each look
 /// may then meet an old record in one slot and a half-written one in the other.
 fn write_past_readers(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
@@ -203,16 +223,19 @@ fn write_past_readers(store: &DirectoryStore, ids: &[Id], until: u64, acknowledg
     }
 }
 
-/// Reads without a lock, as fast as it can, until the writers are done; reports how many reads there were.
+/// Reads without a lock, as fast as it can, what the writers are at, until they are done; reports how many reads there
+/// were.
 fn read(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
     let mut reads = 0_u64;
-    for at in (0..ids.len()).cycle() {
-        let before = acknowledged.get(at);
-        let coat = coat(store, &ids[at]).expect("a session that is there all the time");
-        assert!(coat.n >= before, "read {} after {before} had been acknowledged", coat.n);
-        reads += 1;
-        if before >= until {
-            break;
+    for (at, id) in ids.iter().enumerate() {
+        loop {
+            let before = acknowledged.get(at);
+            let coat = coat(store, id).expect("a session that is there all the time");
+            assert!(coat.n >= before, "read {} after {before} had been acknowledged", coat.n);
+            reads += 1;
+            if before >= until {
+                break;
+            }
         }
     }
     println!("@{reads}");
