@@ -1,7 +1,5 @@
 //! Where a server listens, how it says so, and what it refuses; with real processes.
 
-#![allow(missing_docs)]
-
 mod support;
 
 use std::net::TcpListener;
@@ -97,7 +95,7 @@ fn variables_are_read_and_flags_go_first() {
     assert!(proc.log().contains("CLOAKROOM_WORKERS: "), "{}", proc.log());
 }
 
-/// A command that hands over `sockets` (two of them) as systemd does; `pid` is what LISTEN_PID is set to.
+/// A command that hands over `sockets` (two of them) as systemd does; `pid` is what `LISTEN_PID` is set to.
 fn activated(one: OwnedFd, two: OwnedFd, pid: &str) -> Command {
     let demo = demo();
     let mut command = Command::new("sh");

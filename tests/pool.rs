@@ -1,7 +1,5 @@
 //! The pool with real processes: one test per row of the signal table, and the accidents that a pool must survive.
 
-#![allow(missing_docs)]
-
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -135,7 +133,7 @@ fn usr1_and_usr2_do_nothing() {
         proc.signal(signal);
         support::process::send(pids[0], signal);
     }
-    assert_ok(&http(&address, "/pid").unwrap());
+    assert_ok(&http(&address, "/hello").unwrap());
     proc.signal(Signal::TERM);
     proc.line(&format!("worker=0 pid={} exited status=0", pids[0]));
     assert_eq!(proc.end(), 0);
@@ -311,4 +309,47 @@ fn a_worker_that_is_told_to_leave_is_replaced() {
     assert_eq!(pid_in(&proc.line("exited status=0")), pids[0]);
     proc.ready(1);
     assert_ok(&http(&address, "/hello").unwrap());
+}
+
+#[test]
+fn a_reload_that_fails_leaves_the_old_workers() {
+    let dir = TestDir::new();
+    let sessions = dir.join("sessions");
+    std::fs::create_dir(&sessions).unwrap();
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (mut proc, address, pids) = pool(2, &["--sessions", sessions.to_str().unwrap()]);
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o777)).unwrap();
+    proc.signal(Signal::HUP);
+    proc.line("reload failed, the old workers stay: ");
+    assert_ok(&http(&address, "/hello").unwrap());
+    std::fs::set_permissions(&sessions, std::fs::Permissions::from_mode(0o700)).unwrap();
+    proc.signal(Signal::HUP);
+    proc.line("reloaded");
+    for pid in pids {
+        assert_eq!(proc.log().matches(&format!("pid={pid} exited status=0")).count(), 1, "{}", proc.log());
+    }
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_without_descriptors_gives_back_quiet_connections() {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(support::process::demo().get_program());
+    command.args(["--http", "127.0.0.1:0", "--workers", "1"]);
+    let mut proc = Proc::start(command);
+    let address = proc.address("http");
+    let mut kept = Vec::new();
+    for _ in 0..40 {
+        let mut connection = connect(&address).unwrap();
+        connection.write_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut start = [0; 12];
+        connection.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        kept.push(connection);
+    }
+    proc.line(&format!("cannot accept on {address}: "));
+    assert_ok(&http(&address, "/hello").unwrap());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
 }

@@ -25,11 +25,10 @@ pub(crate) fn write_head(out: &mut Vec<u8>, response: &Response, parts: Option<&
     out.extend_from_slice(fields::reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
     fields::push_fields(out, response.headers());
-    // A response to HEAD without a message-body of its own says nothing about the length that GET would have.
-    let unknown = parts.is_some_and(|parts| parts.method == http::Method::HEAD) && response.body().is_empty();
-    if let Some(length) = response.body().length()
+    let is_head = parts.is_some_and(|parts| parts.method == http::Method::HEAD);
+    let length = if is_head { fields::length_for_head(response) } else { response.body().length() };
+    if let Some(length) = length
         && fields::has_length(status)
-        && !unknown
     {
         // Writing to a Vec does not fail.
         let _ = write!(out, "Content-Length: {length}\r\n");

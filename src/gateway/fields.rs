@@ -4,6 +4,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::location::absolute_location;
+use super::number::decimal;
 use crate::message::{Body, RequestParts, Response};
 
 /// Fields that only the codec itself writes: those of the connection, and those that say where the message-body ends.
@@ -54,6 +55,13 @@ pub(super) fn has_length(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
+/// The length that a response to HEAD announces: what GET would have, as far as that is known. An empty message-body
+/// says nothing of it, since it is rather one that was left out for HEAD's sake.
+pub(super) fn length_for_head(response: &Response) -> Option<u64> {
+    let field = response.headers().get(header::CONTENT_LENGTH).and_then(|value| decimal(value.as_bytes()));
+    field.or_else(|| response.body().length().filter(|length| *length > 0))
+}
+
 pub(super) fn reason(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Unknown")
 }
@@ -98,14 +106,18 @@ mod tests {
                     let mut word = *b"abc";
                     word[at] = byte;
                     let mut out = Vec::new();
-                    if in_name { push_field(&mut out, &word, b"v") } else { push_field(&mut out, b"n", &word) }
+                    if in_name {
+                        push_field(&mut out, &word, b"v");
+                    } else {
+                        push_field(&mut out, b"n", &word);
+                    }
                     if out.is_empty() {
                         assert!(in_name || byte == 0x7f || byte < b' ', "{byte:#x}");
                         continue;
                     }
                     let line = out.strip_suffix(b"\r\n").unwrap();
                     assert!(!line.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)), "{byte:#x}");
-                    assert_eq!(line.iter().filter(|&&b| b == b':').count(), 1 + usize::from(!in_name && byte == b':'));
+                    assert_eq!(line.split(|&b| b == b':').count(), 2 + usize::from(!in_name && byte == b':'));
                 }
             }
         }
@@ -122,8 +134,16 @@ mod tests {
     fn fields_of_the_connection_are_the_codecs_own() {
         let mut headers = HeaderMap::new();
         for name in [
-            "connection", "content-length", "keep-alive", "proxy-connection", "status", "te", "trailer",
-            "transfer-encoding", "upgrade", "x-kept",
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "status",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "x-kept",
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }

@@ -187,8 +187,14 @@ fn finish(
 /// Whether the request line ends in a version, if in another one than ours: 505 and not 400.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.trim_ascii_start().split(|&b| b == b'\r').next().unwrap_or_default();
-    let word = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some(b"HTTP/1.0" | b"HTTP/1.1"), None) => false,
+        (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
 }
 
 fn push_ends(meta: &mut MetaVariables, ends: Ends) {
@@ -287,7 +293,7 @@ pub(crate) fn write_head(
     date: SystemTime,
 ) -> (Delivery, bool) {
     let status = response.status();
-    let length = response.body().length();
+    let length = if exchange.is_head { fields::length_for_head(response) } else { response.body().length() };
     let delivery = match length {
         _ if !has_body(status, exchange.is_head.then_some(&Method::HEAD)) => Delivery::None,
         Some(length) => Delivery::Length(length),
@@ -298,8 +304,7 @@ pub(crate) fn write_head(
         value.as_bytes().split(|&b| b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
     });
     // After an interim status the client goes on waiting for the final one, which nobody is going to send.
-    let keep_alive =
-        exchange.keep_alive && delivery != Delivery::ToEnd && !wants_close && !status.is_informational();
+    let keep_alive = exchange.keep_alive && delivery != Delivery::ToEnd && !wants_close && !status.is_informational();
 
     // Writing to a Vec does not fail.
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", status.as_str(), fields::reason(status));
@@ -311,8 +316,7 @@ pub(crate) fn write_head(
         (Delivery::Length(length), _) => {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
-        // What GET would have. An empty message-body is rather one that was left out for HEAD's sake.
-        (Delivery::None, Some(length)) if has_length(status) && length > 0 => {
+        (Delivery::None, Some(length)) if has_length(status) => {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
         (Delivery::Chunked, _) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),

@@ -97,4 +97,4 @@ fn push_without_dot_segments(out: &mut Vec<u8>, path: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::gateway) mod tests;

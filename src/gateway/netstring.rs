@@ -67,9 +67,7 @@ impl Netstring {
                 Err(GatewayError::Malformed("netstring length has a leading zero"))
             }
             b'0'..=b'9' if digits == DIGITS => Err(GatewayError::Malformed("netstring length has too many digits")),
-            b'0'..=b'9' => {
-                Ok(State::Length { digits: digits + 1, length: length * 10 + usize::from(byte - b'0') })
-            }
+            b'0'..=b'9' => Ok(State::Length { digits: digits + 1, length: length * 10 + usize::from(byte - b'0') }),
             b':' if digits == 0 => Err(GatewayError::Malformed("netstring without a length")),
             b':' if length > self.limit => Err(GatewayError::HeadTooLarge { what: "bytes", limit: self.limit }),
             b':' => {

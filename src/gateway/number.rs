@@ -20,7 +20,9 @@ mod tests {
         assert_eq!(decimal(b"0"), Some(0));
         assert_eq!(decimal(b"007"), Some(7));
         assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
-        for wrong in [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"1_0", b"0x1", b"1.0", b"18446744073709551616", b"\xc2\xb2"] {
+        for wrong in
+            [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"1_0", b"0x1", b"1.0", b"18446744073709551616", b"\xc2\xb2"]
+        {
             assert_eq!(decimal(wrong), None, "{wrong:?}");
         }
     }

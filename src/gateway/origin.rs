@@ -5,7 +5,8 @@
 //! the last one that is not itself a trusted proxy. `Forwarded` is looked at only where there is none of the others:
 //! a proxy that writes the one kind passes the other on as the client sent it.
 //!
-//! A proxy that is trusted must therefore set, or remove, each of the three: one that it passes on is the client's word.
+//! A proxy that is trusted must therefore set, or remove, each of the three: one that it passes on is the client's
+//! word.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,12 +23,9 @@ pub(super) struct Origin {
     pub(super) authority: String,
 }
 
-/// `target` is the authority of a request target in absolute form, which counts more than `Host` (RFC 9112 section 3.2.2).
-pub(super) fn origin(
-    meta: &MetaVariables,
-    target: Option<&[u8]>,
-    trusted: &[IpNet],
-) -> Result<Origin, GatewayError> {
+/// `target` is the authority of a request target in absolute form, which counts more than `Host` (RFC 9112 section
+/// 3.2.2).
+pub(super) fn origin(meta: &MetaVariables, target: Option<&[u8]>, trusted: &[IpNet]) -> Result<Origin, GatewayError> {
     let peer = meta.get_str("REMOTE_ADDR").and_then(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical());
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let forwarded = if peer.is_some_and(is_trusted) { forwarded(meta)? } else { Forwarded::default() };
@@ -162,20 +160,17 @@ fn node(text: &str) -> Option<IpAddr> {
 /// `host[:port]`, checked: `[A-Za-z0-9.-]+` or an IPv6 address in brackets. It ends up in links and redirects.
 pub(super) fn host_and_port(authority: &[u8]) -> Option<(&str, Option<u16>)> {
     let text = std::str::from_utf8(authority).ok()?;
-    let end = match text.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']')?;
-            rest[..end].parse::<Ipv6Addr>().ok()?;
-            end + 2
+    let end = if let Some(rest) = text.strip_prefix('[') {
+        let end = rest.find(']')?;
+        rest[..end].parse::<Ipv6Addr>().ok()?;
+        end + 2
+    } else {
+        let end = text.find(':').unwrap_or(text.len());
+        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+        if end == 0 || !text[..end].bytes().all(good) {
+            return None;
         }
-        None => {
-            let end = text.find(':').unwrap_or(text.len());
-            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
-            if end == 0 || !text[..end].bytes().all(good) {
-                return None;
-            }
-            end
-        }
+        end
     };
     let (host, port) = text.split_at(end);
     let port = match port.strip_prefix(':') {

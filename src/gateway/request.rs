@@ -1,8 +1,8 @@
 //! The one seam between transports: meta-variables to a request.
 //!
-//! Where SCRIPT_NAME ends and PATH_INFO begins is taken from the server only under CGI. Over SCGI nginx sends neither
-//! and Apache puts the whole path into SCRIPT_NAME, so there and over HTTP the path comes from REQUEST_URI and is
-//! split at the configured mount.
+//! Where `SCRIPT_NAME` ends and `PATH_INFO` begins is taken from the server only under CGI. Over SCGI nginx sends
+//! neither and Apache puts the whole path into `SCRIPT_NAME`, so there and over HTTP the path comes from `REQUEST_URI`
+//! and is split at the configured mount.
 //!
 //! A path is percent-decoded once, and then kept as it is: repeated slashes stay, an encoded slash is a slash, and dot
 //! segments are not resolved. A path whose dot segments lead out of the mount is answered with 404, so that a front
@@ -14,17 +14,17 @@ use std::sync::{Arc, OnceLock};
 use http::Method;
 use ipnet::IpNet;
 
+use super::GatewayError;
 use super::number::decimal;
 use super::origin::{self, Origin};
-use super::GatewayError;
 use crate::message::{Body, FormLimits, MetaVariables, Request, RequestParts};
 
 /// Who filled the meta-variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Front {
-    /// The server, in the environment: SCRIPT_NAME and PATH_INFO are right.
+    /// The server, in the environment: `SCRIPT_NAME` and `PATH_INFO` are right.
     Cgi,
-    /// A web server that speaks SCGI: SCRIPT_NAME and PATH_INFO are derived from REQUEST_URI and the mount.
+    /// A web server that speaks SCGI: `SCRIPT_NAME` and `PATH_INFO` are derived from `REQUEST_URI` and the mount.
     Scgi,
     /// Our own HTTP codec; the peer is the client or a proxy.
     Http,
@@ -41,12 +41,7 @@ pub(crate) struct Site {
 }
 
 /// Makes the request that `meta` describes.
-pub(crate) fn request(
-    mut meta: MetaVariables,
-    body: Body,
-    front: Front,
-    site: &Site,
-) -> Result<Request, GatewayError> {
+pub(crate) fn request(mut meta: MetaVariables, body: Body, front: Front, site: &Site) -> Result<Request, GatewayError> {
     // A client's `Proxy` header field, which some libraries take for a proxy that was configured (CVE-2016-5385).
     meta.remove("HTTP_PROXY");
     let method = meta.get("REQUEST_METHOD").and_then(|method| Method::from_bytes(method).ok());
@@ -92,7 +87,7 @@ pub(crate) fn request(
     Ok(Request::new(Arc::new(parts), body))
 }
 
-/// nginx could send a CONTENT_LENGTH smaller than the message-body (nginx/nginx#1118); what was left out would be
+/// nginx could send a `CONTENT_LENGTH` smaller than the message-body (nginx/nginx#1118); what was left out would be
 /// nobody's, or the next request.
 fn check_lengths(meta: &MetaVariables) -> Result<(), GatewayError> {
     let length = |name, error| match meta.get(name) {
@@ -128,6 +123,9 @@ impl<'a> Target<'a> {
         let rest = strip_ignoring_case(start, b"http://").or_else(|| strip_ignoring_case(start, b"https://"));
         let rest = rest.ok_or(GatewayError::Malformed("REQUEST_URI"))?;
         let end = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+        if end == 0 {
+            return Err(GatewayError::Malformed("REQUEST_URI"));
+        }
         let path = if end == rest.len() { b"/" } else { &rest[end..] };
         Ok(Self { authority: Some(&rest[..end]), path, query })
     }
@@ -191,13 +189,12 @@ fn split_at_mount(mut path: Vec<u8>, mount: String) -> Result<(String, Vec<u8>),
 }
 
 fn names_of_server(meta: &MetaVariables, site: &Site) -> Result<(String, Vec<u8>), GatewayError> {
-    let script_name = match &site.script_name {
-        Some(_) => mount(site),
-        None => {
-            let name = std::str::from_utf8(meta.get("SCRIPT_NAME").unwrap_or_default());
-            // Slashes at its start are the URL's own; adding or removing one would make other links.
-            name.map_err(|_| GatewayError::Malformed("SCRIPT_NAME"))?.trim_end_matches('/').to_owned()
-        }
+    let script_name = if site.script_name.is_some() {
+        mount(site)
+    } else {
+        let name = std::str::from_utf8(meta.get("SCRIPT_NAME").unwrap_or_default());
+        // Slashes at its start are the URL's own; adding or removing one would make other links.
+        name.map_err(|_| GatewayError::Malformed("SCRIPT_NAME"))?.trim_end_matches('/').to_owned()
     };
     let path_info = meta.get("PATH_INFO").unwrap_or_default();
     match (script_name.as_bytes(), path_info) {

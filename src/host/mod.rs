@@ -4,6 +4,8 @@
 
 mod failure;
 mod respond;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +144,7 @@ impl Host {
         self
     }
 
-    /// Where the application is mounted: `/shop` for `https://example.org/shop/...`. Under CGI the server's SCRIPT_NAME
+    /// Where the application is mounted: `/shop` for `https://example.org/shop/...`. Under CGI the server's `SCRIPT_NAME`
     /// says so; over SCGI and HTTP the default is the root.
     #[must_use]
     pub fn script_name(mut self, mount: impl Into<String>) -> Self {
@@ -178,7 +180,7 @@ impl Host {
 
     /// Makes the session manager anew from store and settings, in whatever order they come.
     fn configured(mut self) -> Self {
-        self.manager = self.store.clone().map(|store| {
+        let manager = self.store.clone().map(|store| {
             let mut manager = SessionManager::new(store);
             manager.cookie = self.settings.cookie.clone();
             manager.expiry = self.settings.expiry;
@@ -187,6 +189,7 @@ impl Host {
             manager.touch_resolution = self.settings.touch_resolution.unwrap_or(manager.touch_resolution);
             Arc::new(manager)
         });
+        self.manager = manager;
         self
     }
 }

@@ -11,10 +11,9 @@ use super::activity::Alone;
 use super::buffers::Buffers;
 use super::exchange::{answer, plain, refusal};
 use super::reply::{self, ReplyError};
-use crate::error::Error;
 use crate::gateway::{Front, GatewayError};
 use crate::host::Host;
-use crate::message::{Body, MessageError, MetaVariables};
+use crate::message::{Body, MetaVariables};
 use crate::sys::log::log;
 use crate::sys::{descriptor, environment};
 
@@ -67,15 +66,9 @@ fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), 
         let response = unfit("cannot remove HTTP_PROXY from the environment while other threads run");
         return reply::cgi(stdout, response, None, buffers);
     }
-    if let Some(store) = host.store() {
-        if !store.is_multiprocess_safe() {
-            let response = unfit("this store keeps sessions in one process, and every CGI request is another one");
-            return reply::cgi(stdout, response, None, buffers);
-        }
-        if let Err(error) = store.setup() {
-            let response = unfit(&format!("cannot set up the store: {}", Error::from(error)));
-            return reply::cgi(stdout, response, None, buffers);
-        }
+    if host.store().is_some_and(|store| !store.is_multiprocess_safe()) {
+        let response = unfit("this store keeps sessions in one process, and every CGI request is another one");
+        return reply::cgi(stdout, response, None, buffers);
     }
     let meta = meta_variables();
     let answered =
@@ -98,7 +91,7 @@ fn meta_variables() -> MetaVariables {
     meta
 }
 
-/// The message-body: exactly CONTENT_LENGTH bytes of stdin. Where the server says that there is one and not how long
+/// The message-body: exactly `CONTENT_LENGTH` bytes of stdin. Where the server says that there is one and not how long
 /// it is (Apache, for a chunked request), all that comes.
 fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
     let length = match meta.get("CONTENT_LENGTH") {
@@ -109,7 +102,7 @@ fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
     match length {
         Some(0) => Ok(Body::empty()),
         Some(length) if length > limit => Err(GatewayError::BodyTooLarge { limit }),
-        length => Ok(Body::from_reader(Input { stdin: io::stdin(), length, limit, read: 0 }, length)),
+        length => Ok(Body::limited(Stdin, length, limit)),
     }
 }
 
@@ -119,68 +112,18 @@ fn digits(value: &[u8]) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Stdin as a message-body: read when it is wanted, and not a byte past its end.
-struct Input<R> {
-    stdin: R,
-    length: Option<u64>,
-    limit: u64,
-    read: u64,
-}
+/// Stdin, read when it is wanted and, other than `std::io::stdin`, not a byte further.
+struct Stdin;
 
-impl<R: Read> Read for Input<R> {
+impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        // Of unknown length: one byte past the limit tells that it is passed.
-        let left = match self.length {
-            Some(length) => length - self.read,
-            None => self.limit.saturating_add(1) - self.read,
-        };
-        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return match self.length {
-                Some(_) => Ok(0),
-                None => Err(io::Error::other(MessageError::BodyTooLarge { limit: self.limit })),
-            };
-        }
-        let count = self.stdin.read(&mut buffer[..wanted])?;
-        self.read += count as u64;
-        if count == 0 && self.length.is_some() {
-            // The client or the server broke off: half a message-body must not be taken for a whole one.
-            let end = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Err(io::Error::other(MessageError::Body(end)));
-        }
-        if self.length.is_none() && self.read > self.limit {
-            return Err(io::Error::other(MessageError::BodyTooLarge { limit: self.limit }));
-        }
-        Ok(count)
+        Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(stdin: &[u8], length: Option<u64>, limit: u64) -> Result<(Vec<u8>, usize), String> {
-        let mut all = Vec::new();
-        let mut rest = stdin;
-        Input { stdin: &mut rest, length, limit, read: 0 }.read_to_end(&mut all).map_err(|error| error.to_string())?;
-        Ok((all, rest.len()))
-    }
-
-    #[test]
-    fn reads_exactly_content_length_bytes() {
-        assert_eq!(read(b"abcdef", Some(3), 10).unwrap(), (b"abc".to_vec(), 3));
-        assert!(read(b"ab", Some(3), 10).unwrap_err().contains("read message-body"));
-    }
-
-    #[test]
-    fn a_body_of_unknown_length_ends_at_the_limit() {
-        assert_eq!(read(b"abc", None, 3).unwrap(), (b"abc".to_vec(), 0));
-        assert!(read(b"abcd", None, 3).unwrap_err().contains("limit of 3"));
-        assert!(read(&[0; 100_000], None, 3).unwrap_err().contains("limit of 3"));
-    }
 
     #[test]
     fn without_content_length_there_is_no_body() {

@@ -73,3 +73,124 @@ pub(super) fn plain(status: StatusCode) -> Response {
 pub(super) fn linger(stream: Stream, limits: &Limits, buffers: &mut Buffers) {
     stream.linger(LINGER.min(limits.body_timeout), LINGER_BYTES, &mut buffers.input);
 }
+
+#[cfg(test)]
+pub(super) mod support {
+    //! An application with limits that a test can wait for.
+
+    use std::cell::{Cell, RefCell};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread::JoinHandle;
+
+    use http::Method;
+
+    use super::*;
+
+    /// Answers with what it was asked.
+    pub(in crate::server) struct Echo {
+        pub(in crate::server) limits: Limits,
+        pub(in crate::server) site: Site,
+    }
+
+    impl Echo {
+        pub(in crate::server) fn new() -> Self {
+            let brief = Duration::from_millis(150);
+            let limits = Limits {
+                body: 200_000,
+                head_timeout: brief,
+                body_timeout: brief,
+                write_timeout: brief,
+                ..Limits::default()
+            };
+            Self { limits, site: Site::default() }
+        }
+    }
+
+    impl Application for Echo {
+        fn limits(&self) -> &Limits {
+            &self.limits
+        }
+
+        fn site(&self) -> &Site {
+            &self.site
+        }
+
+        fn respond(&self, mut request: Request) -> Response {
+            let large = || std::io::repeat(b'x');
+            match request.path() {
+                "/stream" => Response::stream("text/plain", large().take(100_000)),
+                "/known" => Response::of("text/plain", Body::from_reader(large(), Some(100_000))),
+                "/short" => Response::of("text/plain", Body::from_reader(large().take(70_000), Some(100_000))),
+                "/empty" => Response::of("text/plain", Body::from_reader(std::io::empty(), Some(1))),
+                "/fails" => Response::stream("text/plain", large().take(70_000).chain(Failing)),
+                "/panics" => Response::stream("text/plain", Panicking),
+                "/big" => Response::text("x".repeat(3_000_000)),
+                _ => {
+                    let body = std::mem::take(request.body()).into_bytes().unwrap();
+                    let line = format!("{} {} {}\n", request.method(), request.path(), body.len());
+                    let mut text = line.into_bytes();
+                    text.extend_from_slice(&body[..body.len().min(100)]);
+                    Response::bytes("text/plain", text)
+                }
+            }
+        }
+    }
+
+    struct Failing;
+
+    impl Read for Failing {
+        fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("disk on fire"))
+        }
+    }
+
+    struct Panicking;
+
+    impl Read for Panicking {
+        fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+            panic!("a reader of the application's")
+        }
+    }
+
+    /// Counts what it is told.
+    #[derive(Default)]
+    pub(in crate::server) struct Counter {
+        pub(in crate::server) begun: RefCell<Vec<String>>,
+        pub(in crate::server) ended: Cell<u32>,
+        pub(in crate::server) stopping: Cell<bool>,
+    }
+
+    impl Activity for Counter {
+        fn begin(&self, method: &Method, path: &str) {
+            self.begun.borrow_mut().push(format!("{method} {path}"));
+        }
+
+        fn end(&self, _status: StatusCode) {
+            self.ended.set(self.ended.get() + 1);
+        }
+
+        fn stopping(&self) -> bool {
+            self.stopping.get()
+        }
+    }
+
+    /// A client that writes each of `pieces`, with a pause before all but the first, then reads to the end.
+    pub(in crate::server) fn client(pieces: Vec<Vec<u8>>) -> (Stream, JoinHandle<Vec<u8>>) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            for (i, piece) in pieces.iter().enumerate() {
+                if i > 0 {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                if client.write_all(piece).is_err() {
+                    break;
+                }
+            }
+            let mut response = Vec::new();
+            let _ = client.read_to_end(&mut response);
+            response
+        });
+        (Stream::new(server, None, None), thread)
+    }
+}

@@ -29,7 +29,8 @@ pub(crate) enum Next {
 }
 
 /// Serves the requests that have arrived on an HTTP connection. It never waits for a request to begin: a connection
-/// on which nothing has arrived, also a new one, is [`Next::Idle`].
+/// on which nothing has arrived, also a new one, is [`Next::Idle`]. A worker that stops may close one that was served
+/// before; the request of a new one may be on its way.
 pub(crate) fn serve_http(stream: Stream, host: &Host, activity: &dyn Activity, buffers: &mut Buffers) -> Next {
     serve(stream, host, activity, buffers)
 }
@@ -59,7 +60,6 @@ fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity,
         in_a_row += 1;
         match serve_one(&stream, application, activity, in_a_row == IN_A_ROW, buffers) {
             Left::Open => {}
-            Left::Quiet if activity.stopping() => break Next::Close,
             Left::Quiet => break Next::Idle(stream),
             Left::Closed => break Next::Close,
             Left::Unread => {

@@ -1,6 +1,6 @@
 //! Responses on their way out: head and the first of the message-body in one write.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
@@ -37,17 +37,25 @@ pub(crate) fn cgi(
     if let Some(parts) = parts {
         cgi::complete(&mut response, parts);
     }
-    let first = first_piece(&mut response, method != Some(&http::Method::HEAD), &mut buffers.piece);
-    buffers.output.clear();
-    let length = cgi::write_head(&mut buffers.output, &response, parts);
-    if length > cgi::FRONT_BUFFER {
-        log!("response: head of {length} bytes; nginx refuses more than {} by default", cgi::FRONT_BUFFER);
-    }
-    let delivery = match response.body().length() {
-        _ if !cgi::has_body(response.status(), method) => Delivery::None,
-        Some(length) => Delivery::Length(length),
-        None => Delivery::ToEnd,
+    let head = |response: &Response, output: &mut Vec<u8>| {
+        output.clear();
+        let length = cgi::write_head(output, response, parts);
+        if length > cgi::FRONT_BUFFER {
+            log!("response: head of {length} bytes; nginx refuses more than {} by default", cgi::FRONT_BUFFER);
+        }
+        match response.body().length() {
+            _ if !cgi::has_body(response.status(), method) => Delivery::None,
+            Some(length) => Delivery::Length(length),
+            None => Delivery::ToEnd,
+        }
     };
+    // Before anything of the message-body is read, while its length is still the whole one.
+    let mut delivery = head(&response, &mut buffers.output);
+    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|failure| {
+        response = failure;
+        delivery = head(&response, &mut buffers.output);
+        0
+    });
     deliver(sink, response.into_http().into_body(), delivery, first, buffers)
 }
 
@@ -62,29 +70,31 @@ pub(crate) fn http(
     if let Some(parts) = parts {
         cgi::complete(&mut response, parts);
     }
-    let first = first_piece(&mut response, !exchange.is_head, &mut buffers.piece);
-    buffers.output.clear();
-    let (delivery, keep_alive) = http1::write_head(&mut buffers.output, &response, exchange, SystemTime::now());
+    let head = |response: &Response, output: &mut Vec<u8>| {
+        output.clear();
+        http1::write_head(output, response, exchange, SystemTime::now())
+    };
+    let (mut delivery, mut keep_alive) = head(&response, &mut buffers.output);
+    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|failure| {
+        response = failure;
+        (delivery, keep_alive) = head(&response, &mut buffers.output);
+        0
+    });
     deliver(sink, response.into_http().into_body(), delivery, first, buffers)?;
     Ok(keep_alive)
 }
 
-/// Reads the first piece of a streamed message-body before the head is written: it saves a write, and a message-body
-/// that fails at once can still be answered with 500.
-fn first_piece(response: &mut Response, wanted: bool, piece: &mut Vec<u8>) -> usize {
-    if !wanted || response.body().as_bytes().is_some() || !cgi::has_body(response.status(), None) {
-        return 0;
+/// Reads the first piece of a streamed message-body before the head is sent: it saves a write, and for a message-body
+/// that fails at once there is still the response 500.
+fn first_piece(response: &mut Response, delivery: Delivery, piece: &mut Vec<u8>) -> Result<usize, Response> {
+    if delivery == Delivery::None || response.body().as_bytes().is_some() {
+        return Ok(0);
     }
     piece.resize(PIECE, 0);
-    match read(response.body_mut(), piece) {
-        Ok(0) if response.body().length().is_some_and(|length| length > 0) => {
-            log!("response: message-body is shorter than announced");
-        }
-        Ok(n) => return n,
-        Err(error) => log!("response: read message-body: {error}"),
-    }
-    *response = plain(StatusCode::INTERNAL_SERVER_ERROR);
-    0
+    read(response.body_mut(), piece).map_err(|error| {
+        log!("response: read message-body: {error}");
+        plain(StatusCode::INTERNAL_SERVER_ERROR)
+    })
 }
 
 /// Sends the head in `buffers.output`, and the message-body of which `first` bytes are in `buffers.piece`.
@@ -136,14 +146,11 @@ fn deliver(
 
 /// Reads from the application's reader. If it panics that is its failure and not the worker's.
 fn read(body: &mut Body, piece: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match catch_unwind(AssertUnwindSafe(|| body.read(piece))) {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            // A reader that claims more than it was given room for is as wrong as one that panics.
-            Ok(Ok(n)) if n > piece.len() => return Err(io::Error::other("reader returned more than it was asked for")),
-            Ok(result) => return result,
-            Err(_) => return Err(io::Error::other("reader panicked")),
-        }
+    match catch_unwind(AssertUnwindSafe(|| body.next_piece(piece))) {
+        // A reader that claims more than it was given room for is as wrong as one that panics.
+        Ok(Ok(n)) if n > piece.len() => Err(io::Error::other("reader returned more than it was asked for")),
+        Ok(result) => result,
+        Err(_) => Err(io::Error::other("reader panicked")),
     }
 }
 

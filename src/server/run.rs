@@ -62,6 +62,7 @@ impl Host {
     }
 
     /// The same as [`run`](Self::run) with options that the program has read, or made, itself.
+    #[expect(clippy::needless_pass_by_value, reason = "it is used up: the host has what it says from here on")]
     pub fn run_with(self, options: Options) -> ExitCode {
         let host = self.with_options(&options);
         if under_cgi() { host.serve_cgi() } else { serve_pool(&host, &options).into() }
@@ -116,8 +117,8 @@ impl Host {
 }
 
 fn serve_pool(host: &Host, options: &Options) -> u8 {
-    if host.store().is_some_and(|store| !store.is_multiprocess_safe()) {
-        log!("{NOT_SHARED}");
+    if let Some(reason) = refusal(host) {
+        log!("{reason}");
         return EXIT_USAGE;
     }
     if process::threads().is_some_and(|threads| threads > 1) {
@@ -141,6 +142,11 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());
         EXIT_TEMPORARY
     })
+}
+
+/// Why this host cannot be served by a pool.
+fn refusal(host: &Host) -> Option<&'static str> {
+    host.store().is_some_and(|store| !store.is_multiprocess_safe()).then_some(NOT_SHARED)
 }
 
 fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
@@ -167,4 +173,50 @@ fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
         }
     }
     Ok(listeners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::{Request, Response, Session};
+
+    fn host() -> Host {
+        Host::new(|_: Request, _: &mut Session| Ok(Response::text("hello")))
+    }
+
+    #[test]
+    fn a_pool_refuses_a_store_of_one_process() {
+        assert!(refusal(&host()).is_none());
+        assert_eq!(refusal(&host().sessions(MemoryStore::new())), Some(NOT_SHARED));
+    }
+
+    #[test]
+    fn what_the_operator_says_goes_first() {
+        let arguments = "c --script-name /b --body-limit 5 --trusted-proxy 10.0.0.0/8";
+        let options = Options::try_from_args(arguments.split(' ')).unwrap();
+        let host = host().script_name("/a").with_options(&options);
+        assert_eq!(host.site().script_name.as_deref(), Some("/b"));
+        assert_eq!(host.site().trusted_proxies.len(), 1);
+        assert_eq!(host.current_limits().body, 5);
+        let host = super::tests::host().script_name("/a").with_options(&Options::default());
+        assert_eq!(host.site().script_name.as_deref(), Some("/a"));
+        assert_eq!(host.current_limits().body, 8 << 20);
+    }
+
+    #[test]
+    fn serves_in_this_process_with_any_store() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // It serves until the process ends, so nobody waits for the thread.
+        std::thread::spawn(move || host().sessions(MemoryStore::new()).serve_http(listener).unwrap());
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("hello"), "{response}");
+        let no_listener = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(super::tests::host().serve_scgi(no_listener).is_err());
+    }
 }

@@ -40,8 +40,7 @@ fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity,
     };
     match reply::cgi(&mut stream.writer(limits.write_timeout), response, Some(&parts), buffers) {
         Ok(()) if received.surplus => linger(stream, limits, buffers),
-        Ok(()) | Err(ReplyError::Write(_)) => {}
-        Err(ReplyError::Body { announced: true }) => {}
+        Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => {}
         // A front server would take the end of the connection for the end of the page.
         Err(ReplyError::Body { announced: false }) => stream.abort(),
     }

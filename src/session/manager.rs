@@ -45,6 +45,9 @@ pub(crate) enum Commit {
     Again(Box<Session>),
 }
 
+/// A lock, and what is there under it.
+type Locked = (Box<dyn Guard>, Stored);
+
 impl SessionManager {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
@@ -115,12 +118,12 @@ impl Session {
             unreachable!("opened above")
         };
         let Open { stored, view } = *open;
-        let Some(base) = stored else { return self.commit_new(&manager, view).map(Commit::Done) };
+        let Some(base) = stored else { return commit_new(&manager, &view).map(Commit::Done) };
 
         // From here on under the lock.
         let (guard, current) = match self.guard.take() {
             Some(guard) => (guard, Stored { record: base.record.clone(), version: base.version }),
-            None => match self.lock_current(&manager, &base.id)? {
+            None => match lock_current(&manager, &base.id)? {
                 Some(current) => current,
                 // Logged out meanwhile, or renewed: the request is to see that.
                 None if self.flush => return Ok(Commit::Done(CookieChange::Revoke)),
@@ -129,7 +132,7 @@ impl Session {
         };
         if self.flush {
             guard.delete()?;
-            return match self.commit_new(&manager, view)? {
+            return match commit_new(&manager, &view)? {
                 CookieChange::Keep => Ok(Commit::Done(CookieChange::Revoke)),
                 change => Ok(Commit::Done(change)),
             };
@@ -138,16 +141,7 @@ impl Session {
             let base = Base { id: base.id, record: current.record, version: current.version };
             return Ok(Commit::Again(Box::new(self.again(Some((guard, base))))));
         }
-        self.save(&manager, guard, base.id, current)
-    }
-
-    fn lock_current(
-        &self,
-        manager: &SessionManager,
-        id: &Id,
-    ) -> Result<Option<(Box<dyn Guard>, Stored)>, SessionError> {
-        let Some(mut guard) = manager.lock(id)? else { return Ok(None) };
-        Ok(guard.load()?.map(|stored| (guard, stored)))
+        self.save(&manager, guard, base.id, &current)
     }
 
     /// Applies the changes to what is there now and saves it.
@@ -156,7 +150,7 @@ impl Session {
         manager: &SessionManager,
         mut guard: Box<dyn Guard>,
         id: Id,
-        current: Stored,
+        current: &Stored,
     ) -> Result<Commit, SessionError> {
         let mut record = current.record.clone();
         self.changes.apply(&mut record).map_err(|(key, source)| SessionError::Value { key, source })?;
@@ -185,11 +179,6 @@ impl Session {
         }
     }
 
-    /// A session that the store does not have: kept if there is something to keep.
-    fn commit_new(&self, manager: &SessionManager, view: Record) -> Result<CookieChange, SessionError> {
-        if manager.has_info(&view) { create(manager, &view) } else { Ok(CookieChange::Keep) }
-    }
-
     /// The same request's session for the second run of its callback: exclusive, and with the lock where there is one.
     fn again(self, locked: Option<(Box<dyn Guard>, Base)>) -> Session {
         let mut session = Session::new(self.manager, self.request, Access::Exclusive);
@@ -210,6 +199,17 @@ impl Session {
             State::Unopened => Ok(CookieChange::Keep),
         }
     }
+}
+
+/// The lock of a session and what is there now; `None` where it is gone.
+fn lock_current(manager: &SessionManager, id: &Id) -> Result<Option<Locked>, SessionError> {
+    let Some(mut guard) = manager.lock(id)? else { return Ok(None) };
+    Ok(guard.load()?.map(|stored| (guard, stored)))
+}
+
+/// A session that the store does not have: kept if there is something to keep.
+fn commit_new(manager: &SessionManager, view: &Record) -> Result<CookieChange, SessionError> {
+    if manager.has_info(view) { create(manager, view) } else { Ok(CookieChange::Keep) }
 }
 
 fn touch_if_due(manager: &SessionManager, id: &Id, record: &Record) -> Result<CookieChange, SessionError> {

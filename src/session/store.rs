@@ -116,7 +116,7 @@ pub trait Store: Send + Sync {
     fn lock(&self, id: &Id, wait: Duration) -> Result<Option<Box<dyn Guard>>, StoreError>;
 
     /// All sessions that are not over, for administration.
-    #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity, clippy::iter_not_returning_iterator)]
     fn iter(&self) -> Result<Box<dyn Iterator<Item = Result<(Id, Stored), StoreError>> + '_>, StoreError>;
 
     /// Prepares the store, and checks that it can be relied on. Each worker of a pool calls it once before it serves.

@@ -13,7 +13,8 @@ pub(super) struct Fixture<S> {
     pub(super) store: S,
     /// Another view of the same store, as another process has it.
     pub(super) other: S,
-    pub(super) _keep: Box<dyn std::any::Any + Send + Sync>,
+    #[allow(dead_code)]
+    pub(super) keep: Box<dyn std::any::Any + Send + Sync>,
 }
 
 /// Declares one test for each rule, in the module that calls it.

@@ -185,7 +185,7 @@ mod tests {
 
     fn fixture() -> Fixture<MemoryStore> {
         let store = MemoryStore::new();
-        Fixture { other: store.clone(), store, _keep: Box::new(()) }
+        Fixture { other: store.clone(), store, keep: Box::new(()) }
     }
 
     contract!(fixture);

@@ -95,16 +95,16 @@ impl Alarm {
         let _ = self.set(Duration::ZERO, Duration::ZERO);
     }
 
-    fn set(&mut self, first: Duration, then: Duration) -> io::Result<()> {
+    fn set(&mut self, first: Duration, interval: Duration) -> io::Result<()> {
         let timer = match self.timer {
             Some((timer, pid)) if pid == std::process::id() => timer,
             _ => create()?,
         };
         self.timer = Some((timer, std::process::id()));
-        let times = libc::itimerspec { it_interval: timespec(then), it_value: timespec(first) };
-        // SAFETY: `timer` was made by timer_create in this process and is deleted only in drop; `times` is a valid
+        let setting = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(first) };
+        // SAFETY: `timer` was made by timer_create in this process and is deleted only in drop; `setting` is a valid
         // itimerspec, and the old value is not asked for.
-        cerr(unsafe { libc::timer_settime(timer, 0, &raw const times, ptr::null_mut()) })
+        cerr(unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) })
     }
 }
 
@@ -154,7 +154,7 @@ fn create() -> io::Result<libc::timer_t> {
 fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(duration.subsec_nanos() as i32),
+        tv_nsec: libc::c_long::from(duration.subsec_nanos().cast_signed()),
     }
 }
 

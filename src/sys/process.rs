@@ -84,10 +84,9 @@ pub(crate) fn reap() -> Option<(Pid, Death)> {
                 }
                 // Stopped or continued: not asked for, and no death.
             }
-            Ok(None) => return None,
             Err(rustix::io::Errno::INTR) => {}
-            // ECHILD: there are no children.
-            Err(_) => return None,
+            // Nobody has ended, or (ECHILD) there are no children.
+            Ok(None) | Err(_) => return None,
         }
     }
 }

@@ -108,7 +108,7 @@ extern "C" fn tell(signal: libc::c_int) {
     let errno = unsafe { *libc::__errno_location() };
     let writer = WRITER.load(Relaxed);
     if writer >= 0 {
-        let byte = signal as u8;
+        let byte = signal.cast_unsigned() as u8;
         // SAFETY: one byte from a live variable. A full pipe has 64 Ki signals in it that were not looked at yet.
         unsafe { libc::write(writer, (&raw const byte).cast(), 1) };
     }
@@ -124,7 +124,7 @@ extern "C" fn leave(signal: libc::c_int) {
         let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let value = libc::timespec {
             tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(libc::time_t::MAX),
-            tv_nsec: ((millis % 1000) * 1_000_000) as libc::c_long,
+            tv_nsec: ((millis % 1000) * 1_000_000).cast_signed(),
         };
         let when = libc::itimerspec { it_interval: none, it_value: value };
         let timer = timer.wrapping_sub(1) as usize as libc::timer_t;

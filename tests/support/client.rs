@@ -36,7 +36,7 @@ pub fn scgi_request(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
         ("SERVER_PROTOCOL", "HTTP/1.1"),
         ("HTTP_HOST", "localhost"),
     ];
-    let head: String = pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
+    let head = pairs.map(|(name, value)| [name, value, ""].join("\0")).concat();
     let mut request = format!("{}:{head},", head.len()).into_bytes();
     request.extend_from_slice(body);
     request

@@ -9,7 +9,8 @@ use crate::gateway::GatewayError;
 /// Hexadecimal digits of a size: 2^60 bytes are enough for anybody, and cannot overflow.
 const DIGITS: u8 = 15;
 
-/// Bytes of chunk extensions in one message-body. Nobody sends any but who wants to keep a server busy (CVE-2023-39326).
+/// Bytes of chunk extensions in one message-body. Nobody sends any but who wants to keep a server busy
+/// (CVE-2023-39326).
 const EXTENSIONS: usize = 4 * 1024;
 
 /// Bytes of trailer fields, all of which are discarded.
@@ -25,15 +26,28 @@ pub(crate) struct Decoder {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Size { digits: u8, size: u64 },
-    Extension { size: u64 },
-    SizeEnd { size: u64 },
-    Data { left: u64 },
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataEnd,
     /// In a trailer line, or in the empty one that ends them all.
-    Trailer { is_empty: bool },
-    TrailerEnd { is_empty: bool },
+    Trailer {
+        is_empty: bool,
+    },
+    TrailerEnd {
+        is_empty: bool,
+    },
     Done,
 }
 
@@ -92,7 +106,9 @@ impl Decoder {
                 }
                 Ok(State::Extension { size })
             }
-            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { is_empty: true }),
+            (State::SizeEnd { size: 0 } | State::TrailerEnd { is_empty: false }, b'\n') => {
+                Ok(State::Trailer { is_empty: true })
+            }
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::DataCr, b'\r') => Ok(State::DataEnd),
             (State::DataEnd, b'\n') => Ok(State::Size { digits: 0, size: 0 }),
@@ -105,7 +121,6 @@ impl Decoder {
                 Ok(State::Trailer { is_empty: false })
             }
             (State::TrailerEnd { is_empty: true }, b'\n') => Ok(State::Done),
-            (State::TrailerEnd { is_empty: false }, b'\n') => Ok(State::Trailer { is_empty: true }),
             _ => Err(GatewayError::Malformed("chunk")),
         }
     }
@@ -145,7 +160,8 @@ mod tests {
 
     #[test]
     fn reads_chunks_however_they_are_cut() {
-        let body = b"5\r\nhello\r\n1;name=\"value\"\r\n,\r\n00A\r\n wonderful\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\nGET";
+        let body =
+            b"5\r\nhello\r\n1;name=\"value\"\r\n,\r\n00A\r\n wonderful\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\nGET";
         for step in 1..body.len() {
             assert_eq!(decode(body, step).unwrap(), Some((b"hello, wonderful".to_vec(), 3)), "{step}");
         }
@@ -157,9 +173,31 @@ mod tests {
     #[test]
     fn refuses_what_is_no_chunk() {
         for wrong in [
-            &b"\r\n"[..], b";a\r\n", b"g\r\n", b"-1\r\n", b"+1\r\n", b" 1\r\n", b"0x1\r\n", b"1_0\r\n", b"1 \r\n", b"1\n",
-            b"1\r1", b"1\r\nab", b"1\r\na\n", b"1\r\na\r\r", b"0\n", b"0\r\n\n", b"0\r\nA: b\n", b"0\r\nA\0", b"1;a\n",
-            b"1;a\0", b"1;\x7f", b"0\r\n\r\r", b"1000000000000000\r\n", b"ffffffffffffffff\r\n", b"0000000000000001\r\n",
+            &b"\r\n"[..],
+            b";a\r\n",
+            b"g\r\n",
+            b"-1\r\n",
+            b"+1\r\n",
+            b" 1\r\n",
+            b"0x1\r\n",
+            b"1_0\r\n",
+            b"1 \r\n",
+            b"1\n",
+            b"1\r1",
+            b"1\r\nab",
+            b"1\r\na\n",
+            b"1\r\na\r\r",
+            b"0\n",
+            b"0\r\n\n",
+            b"0\r\nA: b\n",
+            b"0\r\nA\0",
+            b"1;a\n",
+            b"1;a\0",
+            b"1;\x7f",
+            b"0\r\n\r\r",
+            b"1000000000000000\r\n",
+            b"ffffffffffffffff\r\n",
+            b"0000000000000001\r\n",
         ] {
             assert!(decode(wrong, 100).is_err(), "{:?}", wrong.escape_ascii().to_string());
             assert!(decode(wrong, 1).is_err(), "{:?}", wrong.escape_ascii().to_string());

@@ -39,6 +39,11 @@ struct Parked {
     since: Instant,
 }
 
+/// What epoll calls a parked connection.
+fn token(stream: &Stream) -> u64 {
+    u64::from(stream.as_fd().as_raw_fd().cast_unsigned())
+}
+
 /// Serves connections, one at a time.
 pub(super) struct Attendant<'a> {
     host: &'a Host,
@@ -170,7 +175,7 @@ impl<'a> Attendant<'a> {
         if self.parked.len() == MAX_PARKED {
             self.parked.remove(0);
         }
-        let data = epoll::EventData::new_u64(stream.as_fd().as_raw_fd() as u64);
+        let data = epoll::EventData::new_u64(token(&stream));
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         if epoll::add(&self.epoll, &stream, data, flags).is_ok() {
             self.parked.push(Parked { stream, since: Instant::now() });
@@ -224,7 +229,7 @@ impl<'a> Attendant<'a> {
 
     /// Serves a parked connection that has become readable.
     fn resume(&mut self, descriptor: u64) {
-        let found = self.parked.iter().position(|parked| parked.stream.as_fd().as_raw_fd() as u64 == descriptor);
+        let found = self.parked.iter().position(|parked| token(&parked.stream) == descriptor);
         let Some(found) = found else { return };
         let stream = self.parked.remove(found).stream;
         // It is served like a new one; what it says from now on is read there.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -145,7 +146,7 @@ impl Master<'_> {
         if late > LATE {
             // The machine or this container was frozen: what is overdue may be so for no fault of its own.
             self.spare_until = now().saturating_add(late);
-            let seconds = late as f64 / 1000.0;
+            let seconds = seconds(late);
             log!("master pid={} was not running for {seconds:.1}s, deadlines moved", self.pid.as_raw_nonzero());
         }
         Ok(())
@@ -289,7 +290,7 @@ impl Master<'_> {
         };
         match (&member.condemned, death) {
             (Some(condemned), _) if timed_out => {
-                let age = condemned.at.saturating_sub(condemned.work.started) as f64 / 1000.0;
+                let age = seconds(condemned.at.saturating_sub(condemned.work.started));
                 log!("{member} timed out method={method} path={text} age={age:.1}s, killed");
             }
             (_, Death::Exited(0)) => log!("{member} exited status=0"),
@@ -377,4 +378,9 @@ impl Master<'_> {
         }
         wake
     }
+}
+
+/// Milliseconds as the log writes them.
+fn seconds(millis: u64) -> f64 {
+    Duration::from_millis(millis).as_secs_f64()
 }

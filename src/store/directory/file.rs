@@ -45,26 +45,26 @@ pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError>
                 return match judge(header, payload, &image) {
                     Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
                     Judged::Over => Ok(None),
-                    Judged::Undecodable => look_locked(place, id, file),
+                    Judged::Undecodable => look_locked(place, id, &file),
                 };
             }
             Look::Blank => return Ok(None),
             Look::Foreign(found) => return Err(StoreError::Format { path: place.file_path(id), found }),
-            Look::Bad if settled => return look_locked(place, id, file),
+            Look::Bad if settled => return look_locked(place, id, &file),
             Look::Current { .. } | Look::Bad => before = Some(image.bytes),
         }
     }
-    look_locked(place, id, file)
+    look_locked(place, id, &file)
 }
 
 /// The last resort of a reader: looks under the lock, where nothing moves.
-fn look_locked(place: &Place, id: &Id, file: File) -> Result<Option<Stored>, StoreError> {
+fn look_locked(place: &Place, id: &Id, file: &File) -> Result<Option<Stored>, StoreError> {
     // Whoever holds the lock for longer than this is not saving all the time, so that looks without it settle again.
     let wait = Duration::from_millis(100);
-    if !lock::exclusive(&file, wait).map_err(|source| lock_error(place, id, source))? {
+    if !lock::exclusive(file, wait).map_err(|source| lock_error(place, id, source))? {
         return Err(StoreError::Locked);
     }
-    match look(place, id, &file)? {
+    match look(place, id, file)? {
         Found::Session { sequence, record, .. } => Ok(Some(Stored { record, version: Version(sequence) })),
         Found::Over | Found::Nothing => Ok(None),
     }
@@ -114,7 +114,7 @@ fn read(place: &Place, id: &Id, file: &File) -> Result<Image, StoreError> {
         rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
     check_file(place, id, &stat)?;
     // No file of ours is larger, and none that is larger is read.
-    let length = (stat.st_size as u64).min(2 * MAX_CAPACITY as u64 + 1) as usize;
+    let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
     let mut bytes = vec![0; length];
     let mut filled = 0;
     while filled < length {
@@ -133,7 +133,7 @@ fn read(place: &Place, id: &Id, file: &File) -> Result<Image, StoreError> {
 /// The modification time, which is the time of last access of the session.
 pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_add(stat.st_mtime_nsec as u64 / 1_000_000)
+    seconds.saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
 
 /// Renames a damaged file, whose lock is held, to a name that is no session ID.

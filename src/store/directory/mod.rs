@@ -123,6 +123,9 @@ impl Store for DirectoryStore {
 
 impl std::fmt::Debug for DirectoryStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DirectoryStore").field("path", &self.path).field("durability", &self.durability).finish()
+        f.debug_struct("DirectoryStore")
+            .field("path", &self.path)
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
     }
 }

@@ -55,7 +55,7 @@ impl Place {
         let kind = rustix::fs::fstatfs(&self.descriptor)
             .map_err(|error| io_error("inspect file system of", &self.path, error))?
             .f_type;
-        match unreliable_file_system(kind as u64 & 0xffff_ffff) {
+        match unreliable_file_system(kind.cast_unsigned() & 0xffff_ffff) {
             None => Ok(()),
             Some(reason) => Err(StoreError::Unsuitable {
                 path: self.path.clone(),

@@ -51,7 +51,7 @@ pub(super) fn capacity_for(payload: usize) -> Option<usize> {
 /// The capacity of a file of this length, if a session file can have it.
 pub(super) fn capacity_of(length: u64) -> Option<usize> {
     let capacity = usize::try_from(length / 2).ok()?;
-    (length % 2 == 0 && capacity.is_power_of_two() && (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity))
+    (length.is_multiple_of(2) && capacity.is_power_of_two() && (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity))
         .then_some(capacity)
 }
 

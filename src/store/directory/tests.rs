@@ -17,7 +17,7 @@ fn fixture() -> Fixture<DirectoryStore> {
     let path = temporary.path().join("sessions");
     let (store, other) = (DirectoryStore::at(&path), DirectoryStore::at(&path));
     assert!(!path.exists());
-    Fixture { store, other, _keep: Box::new(temporary) }
+    Fixture { store, other, keep: Box::new(temporary) }
 }
 
 contract!(fixture);
@@ -26,9 +26,9 @@ mod at_power_durability {
     use super::*;
 
     fn fixture() -> Fixture<DirectoryStore> {
-        let Fixture { store, other, _keep } = super::fixture();
+        let Fixture { store, other, keep } = super::fixture();
         let power = Durability::Power;
-        Fixture { store: store.durability(power), other: other.durability(power), _keep }
+        Fixture { store: store.durability(power), other: other.durability(power), keep }
     }
 
     contract!(fixture);

@@ -1,0 +1,154 @@
+//! What measuring and checking need: pages for programs more than for people.
+
+// All handlers have one signature, whether they can fail or not.
+#![allow(clippy::unnecessary_wraps)]
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use cloakroom::message::{Form, MessageError, Upload};
+use cloakroom::{Request, Response, Result, Session};
+use http::{Method, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+use super::Demo;
+use super::desk::{COUNTER, count};
+use super::page::{self, attribute, text};
+
+/// `/slow` waits no longer than this.
+const LONGEST: u64 = 60_000;
+
+/// A page that never touches the session.
+pub(super) fn hello(_: &Demo, _: &mut Request, _: &mut Session) -> Result<Response> {
+    Ok(Response::text("Hello, world!\n"))
+}
+
+/// A page that reads the session and cannot change it.
+pub(super) fn read(_: &Demo, _: &mut Request, session: &mut Session) -> Result<Response> {
+    Ok(Response::text(format!("Counter: {}\n", count(session)?)))
+}
+
+/// Reads the counter, takes its time, and then, if asked to, adds one to a value in the plainest way there is: get and
+/// insert. Everything between the first access and the commit can run into other requests.
+pub(super) fn slow(_: &Demo, request: &mut Request, session: &mut Session) -> Result<Response> {
+    // A form is read before the session is opened: a slow client must not hold the session's lock.
+    let form = if request.method() == Method::POST { form_if_any(request)? } else { Form::default() };
+    let value = |name| request.query_value(name).or_else(|| form.value(name).map(str::to_owned));
+    let Ok(ms) = value("ms").as_deref().unwrap_or("0").parse::<u64>() else {
+        return refuse("ms: expected a number of milliseconds");
+    };
+    if ms > LONGEST {
+        return refuse("ms: at most 60000");
+    }
+    let key = value("write");
+    if key.as_deref().is_some_and(|key| !is_key(key)) {
+        return refuse("write: expected 1 to 64 letters, digits, '_', '-' or '.', and not 'keep'");
+    }
+
+    let counter = count(session)?;
+    thread::sleep(Duration::from_millis(ms));
+    let Some(key) = key else { return Ok(Response::text(format!("Counter: {counter}\n"))) };
+    let n = session.get::<u64>(&key)?.unwrap_or(0).saturating_add(1);
+    session.insert(&key, n)?;
+    Ok(Response::text(format!("{key}: {n}\n")))
+}
+
+/// `keep` is a mark, not a number: it decides whether the session stays.
+fn is_key(key: &str) -> bool {
+    (1..=64).contains(&key.len())
+        && key != "keep"
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+/// The form of a POST; a message-body of another type is left alone, as the query says all there is to say.
+fn form_if_any(request: &mut Request) -> Result<Form> {
+    match request.form() {
+        Err(MessageError::NotAForm) => Ok(Form::default()),
+        form => Ok(form?),
+    }
+}
+
+/// The meta-variables, as env(1) would print them: byte by byte.
+pub(super) fn env(_: &Demo, request: &mut Request, _: &mut Session) -> Result<Response> {
+    let mut lines: Vec<_> = request.meta().iter().map(|(name, value)| [name, b"=", value, b"\n"].concat()).collect();
+    lines.sort_unstable();
+    Ok(Response::bytes("text/plain; charset=utf-8", lines.concat()))
+}
+
+/// A form for files; what was sent is described, not kept.
+pub(super) fn upload(_: &Demo, request: &mut Request, _: &mut Session) -> Result<Response> {
+    if request.method() != Method::POST {
+        let form = format!(
+            "<h1>Upload</h1>
+<p>Choose some files, up to 8 MiB together. They are measured and hashed, and nothing is kept.</p>
+<form method=\"post\" action=\"{}\" enctype=\"multipart/form-data\" class=\"card\">
+<label for=\"file\">Files</label>
+<input id=\"file\" name=\"file\" type=\"file\" multiple required>
+<button>Send</button>
+</form>",
+            attribute(&request.link("/upload"))
+        );
+        return page::page(request, "Upload", &form);
+    }
+    let form = request.form()?;
+    let mut items = String::new();
+    for file in form.files() {
+        items.push_str(&describe(file)?);
+    }
+    let main = match form.files().len() {
+        0 => "<h1>Nothing came</h1>\n<p>There was no file in the form.</p>".to_owned(),
+        1 => format!("<h1>One file came</h1>\n{items}"),
+        n => format!("<h1>{n} files came</h1>\n{items}"),
+    };
+    let again = page::button(request, "/upload", "Send others");
+    page::page(request, "Upload", &format!("{main}\n<p class=\"actions\">{again}</p>"))
+}
+
+fn describe(file: &Upload) -> Result<String> {
+    let mut hash = Hasher(Sha256::new());
+    io::copy(&mut file.reader(), &mut hash)?;
+    Ok(format!(
+        "<dl class=\"card\">\n<dt>Name</dt><dd>{}</dd>\n<dt>Field</dt><dd>{}</dd>\n<dt>Size</dt><dd>{} bytes</dd>\n\
+         <dt>SHA-256</dt><dd class=\"mono\">{}</dd>\n</dl>\n",
+        text(file.file_name()),
+        text(file.name()),
+        file.size(),
+        hash.hex(),
+    ))
+}
+
+/// Lets a reader be copied into a checksum.
+struct Hasher(Sha256);
+
+impl Hasher {
+    fn hex(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Changes the session, then panics: a 500, and nothing of the change is saved.
+pub(super) fn boom(_: &Demo, _: &mut Request, session: &mut Session) -> Result<Response> {
+    session.add(COUNTER, 1)?;
+    panic!("somebody asked for /boom");
+}
+
+/// Ends the process as a crash does: no unwinding, no clean-up, no answer.
+pub(super) fn exit(_: &Demo, _: &mut Request, _: &mut Session) -> Result<Response> {
+    std::process::abort()
+}
+
+pub(super) fn refuse(text: &str) -> Result<Response> {
+    Ok(Response::text(format!("{text}\n")).with_status(StatusCode::BAD_REQUEST))
+}
