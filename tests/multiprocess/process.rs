@@ -5,9 +5,11 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::channel;
 
 use cloakroom::DirectoryStore;
 
+use crate::coat::WAIT;
 use crate::jobs;
 
 const JOB: &str = "CLOAKROOM_TEST_JOB";
@@ -16,7 +18,7 @@ const JOB: &str = "CLOAKROOM_TEST_JOB";
 pub struct Process {
     name: String,
     child: Child,
-    output: BufReader<ChildStdout>,
+    output: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -31,9 +33,10 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .expect("start a process");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut process = Self { name: job.to_owned(), child, output };
-        assert_eq!(process.line().as_deref(), Some("ready"), "{job} did not start");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let ready = report(&mut output);
+        let process = Self { name: job.to_owned(), child, output: Some(output) };
+        assert_eq!(ready.as_deref(), Some("ready"), "{job} did not start");
         process
     }
 
@@ -42,37 +45,30 @@ impl Process {
         self.child.stdin.take().expect("once").write_all(b"go\n").expect("tell a process to go");
     }
 
-    /// The next line that it reported; `None` at its end. A line that was cut off by its death is none.
-    pub fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        while self.output.read_line(&mut line).expect("read from a process") > 0 {
-            // What the test harness prints has no mark.
-            if let Some((_, report)) = line.split_once('@')
-                && let Some(report) = report.strip_suffix('\n')
-            {
-                return Some(report.to_owned());
-            }
-            line.clear();
-        }
-        None
-    }
-
-    /// All lines to its end, which must be a good one.
-    pub fn finish(mut self) -> Vec<String> {
-        let lines = std::iter::from_fn(|| self.line()).collect();
-        let status = self.child.wait().expect("wait for a process");
-        assert!(status.success(), "{} failed, see its message above: {status}", self.name);
-        lines
-    }
-
     /// Kills it, as SIGKILL does; gives the lines that it reported before.
     pub fn kill(mut self) -> Vec<String> {
         self.child.kill().expect("kill a process");
-        let lines = std::iter::from_fn(|| self.line()).collect();
+        let mut output = self.output.take().expect("once");
+        let lines = std::iter::from_fn(|| report(&mut output)).collect();
         let status = self.child.wait().expect("wait for a process");
         assert!(status.code().is_none(), "{} ended before it was killed: {status}", self.name);
         lines
     }
+}
+
+/// The next line that a process reported; `None` at its end. A line that was cut off by its death is none.
+fn report(output: &mut BufReader<ChildStdout>) -> Option<String> {
+    let mut line = String::new();
+    while output.read_line(&mut line).expect("read from a process") > 0 {
+        // What the test harness prints has no mark.
+        if let Some((_, report)) = line.split_once('@')
+            && let Some(report) = report.strip_suffix('\n')
+        {
+            return Some(report.to_owned());
+        }
+        line.clear();
+    }
+    None
 }
 
 impl Drop for Process {
@@ -83,16 +79,26 @@ impl Drop for Process {
     }
 }
 
-/// Runs processes for all of `jobs` at once, each to its end; gives the lines of each.
+/// Runs processes for all of `jobs` at once, each to its end; gives the lines of each. When one fails, the others are
+/// killed: they may be waiting for what it was to do.
 pub fn all(directory: &Path, jobs: impl IntoIterator<Item = (&'static str, Vec<String>)>) -> Vec<Vec<String>> {
     let start = |(job, arguments): (&'static str, Vec<String>)| Process::start(job, directory, &arguments);
     let mut processes: Vec<Process> = jobs.into_iter().map(start).collect();
     processes.iter_mut().for_each(Process::go);
+    let (sender, ends) = channel();
     // One thread each, so that none waits for a reader of what it reports.
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = processes.into_iter().map(|process| scope.spawn(|| process.finish())).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a process failed")).collect()
-    })
+    for (at, process) in processes.iter_mut().enumerate() {
+        let (mut output, sender) = (process.output.take().expect("once"), sender.clone());
+        std::thread::spawn(move || sender.send((at, std::iter::from_fn(|| report(&mut output)).collect())));
+    }
+    let mut reports = vec![Vec::new(); processes.len()];
+    for _ in 0..processes.len() {
+        let (at, lines) = ends.recv_timeout(WAIT).expect("processes that do not wait for each other for ever");
+        reports[at] = lines;
+        let status = processes[at].child.wait().expect("wait for a process");
+        assert!(status.success(), "{} failed, see its message above: {status}", processes[at].name);
+    }
+    reports
 }
 
 /// The other side: does what the environment says, if it says anything.

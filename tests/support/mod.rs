@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod process;
+pub mod visit;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
