@@ -11,12 +11,19 @@
 
 #[path = "multiprocess/bare.rs"]
 mod bare;
+#[path = "multiprocess/cgi.rs"]
+mod cgi;
 #[path = "multiprocess/coat.rs"]
 mod coat;
 #[path = "multiprocess/jobs.rs"]
 mod jobs;
+#[path = "multiprocess/pool.rs"]
+mod pool;
 #[path = "multiprocess/process.rs"]
 mod process;
+#[path = "multiprocess/site.rs"]
+mod site;
+mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,6 +1,6 @@
 //! A visitor with a cookie, who comes in by any of the three ways: HTTP, SCGI or CGI.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
