@@ -8,7 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CO
 const STYLE: &str = include_str!("style.css");
 
 /// Nothing may be loaded, run or framed; one style sheet and the icon are let through.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-VG3ErDLU9+OnqW5JeAxtNH0qQvHBjbQN6KoXiDO8joM='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-5crZLUinlKsU10RGEDlElzdh0QJoh+47TKSInm2P2fk='; \
                       img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// A coat hanger.

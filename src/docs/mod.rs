@@ -4,3 +4,5 @@
 pub mod file_format {}
 #[doc = include_str!("fork-safety.md")]
 pub mod fork_safety {}
+#[doc = include_str!("signals.md")]
+pub mod signals {}

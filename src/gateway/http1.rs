@@ -14,6 +14,7 @@ use httpdate::HttpDate;
 
 use super::fields::{self, has_body, has_length};
 use super::number::decimal;
+use super::repeated::joint;
 use super::{GatewayError, Limits};
 use crate::message::{MetaVariables, Response};
 
@@ -230,14 +231,7 @@ fn push_fields(meta: &mut MetaVariables, fields: &[httparse::Header<'_>]) -> Res
             meta.push(name, field.value);
             continue;
         }
-        let joint: &[u8] = match name.as_str() {
-            "CONTENT_LENGTH" => return Err(GatewayError::Malformed("repeated Content-Length")),
-            "CONTENT_TYPE" => return Err(GatewayError::Malformed("repeated Content-Type")),
-            "HTTP_HOST" => return Err(GatewayError::Malformed("repeated Host")),
-            "HTTP_TRANSFER_ENCODING" => return Err(GatewayError::Malformed("repeated Transfer-Encoding")),
-            "HTTP_COOKIE" => b"; ",
-            _ => b", ",
-        };
+        let joint = joint(name.as_bytes()).ok_or(GatewayError::Malformed("repeated header field"))?;
         let mut value = field.value.to_vec();
         for other in repeated {
             value.extend_from_slice(joint);

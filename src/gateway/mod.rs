@@ -10,6 +10,7 @@ mod location;
 mod netstring;
 mod number;
 mod origin;
+mod repeated;
 mod request;
 pub(crate) mod scgi;
 

@@ -5,12 +5,11 @@
 //! (lighttpd sends it last).
 //!
 //! A name that occurs twice is refused, as the specification says, since whoever reads the first value and whoever
-//! reads the last one would see different requests. That holds for `CONTENT_LENGTH` and `SCGI` and for every other
-//! name alike. nginx before 1.23 sends a repeated header field as it got it; its later versions, Apache and lighttpd
-//! join the values into one.
+//! reads the last one would see different requests. Only repeated header fields are joined, as the front server should
+//! have done: nginx before 1.23 sends them as it got them.
 
 use super::netstring::Netstring;
-use super::{GatewayError, Limits};
+use super::{GatewayError, Limits, repeated};
 use crate::message::MetaVariables;
 
 /// The head of an SCGI request.
@@ -56,9 +55,7 @@ impl HeadReader {
             Some((b"CONTENT_LENGTH", value)) => content_length(value)?,
             _ => return Err(GatewayError::Malformed("CONTENT_LENGTH is not the first meta-variable")),
         };
-        if meta.first_repeated_name().is_some() {
-            return Err(GatewayError::Malformed("repeated meta-variable"));
-        }
+        let meta = repeated::join(meta)?;
         if meta.get("SCGI").is_some_and(|version| version != b"1") {
             return Err(GatewayError::Malformed("SCGI"));
         }

@@ -182,9 +182,9 @@ impl Host {
     fn configured(mut self) -> Self {
         let manager = self.store.clone().map(|store| {
             let mut manager = SessionManager::new(store);
-            manager.cookie = self.settings.cookie.clone();
+            manager.cookie.clone_from(&self.settings.cookie);
             manager.expiry = self.settings.expiry;
-            manager.has_info = self.settings.has_info.clone();
+            manager.has_info.clone_from(&self.settings.has_info);
             manager.lock_timeout = self.settings.lock_timeout.unwrap_or(manager.lock_timeout);
             manager.touch_resolution = self.settings.touch_resolution.unwrap_or(manager.touch_resolution);
             Arc::new(manager)

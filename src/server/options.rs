@@ -20,7 +20,7 @@ use super::listener::Address;
 /// use cloakroom::Options;
 ///
 /// let options = Options::try_from_args(["counter", "--scgi", "unix:/run/counter.sock", "--workers", "8"])?;
-/// assert_eq!(options.workers, 8);
+/// assert_eq!(options.workers, Some(8));
 /// assert_eq!(options.request_timeout, Some(std::time::Duration::from_secs(30)));
 /// # Ok::<(), cloakroom::OptionsError>(())
 /// ```
@@ -34,8 +34,9 @@ pub struct Options {
     /// `--sessions`: the directory of the sessions. It is the program that makes its store, so only a program that
     /// looks here has this option; see [`Host::run`](crate::Host::run).
     pub sessions: Option<PathBuf>,
-    /// `--workers`: how many processes serve. Default: two for each CPU, at least 4.
-    pub workers: usize,
+    /// `--workers`: how many processes serve. Default: two for each CPU, at least 4; counted when a pool starts, as
+    /// that takes a dozen system calls and a CGI script has no use for them.
+    pub workers: Option<usize>,
     /// `--max-requests`: a worker leaves after this many requests, or up to 10 % more (so that not all leave
     /// together), and another takes its place. 0, the default: never.
     pub max_requests: u64,
@@ -80,12 +81,11 @@ impl OptionsError {
 
 impl Default for Options {
     fn default() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             http: Vec::new(),
             scgi: Vec::new(),
             sessions: None,
-            workers: (2 * cpus).max(4),
+            workers: None,
             max_requests: 0,
             request_timeout: Some(Duration::from_secs(30)),
             lock_timeout: None,
@@ -272,7 +272,7 @@ const SETTINGS: &[Setting] = &[
             if !(1..=MAX_WORKERS).contains(&workers) {
                 return Err("expected 1 to 512");
             }
-            options.workers = workers;
+            options.workers = Some(workers);
             Ok(())
         },
     },
@@ -445,7 +445,7 @@ mod tests {
         assert_eq!(options.http, ["localhost:1".parse().unwrap(), "unix:/h".parse().unwrap()]);
         assert_eq!(options.scgi, [Address::Unix("/s".into())]);
         assert_eq!(options.sessions, Some("/d".into()));
-        assert_eq!((options.workers, options.max_requests, options.backlog), (3, 9, 5));
+        assert_eq!((options.workers, options.max_requests, options.backlog), (Some(3), 9, 5));
         assert_eq!(options.request_timeout, Some(Duration::from_millis(500)));
         assert_eq!(options.lock_timeout, Some(Duration::from_millis(1500)));
         assert_eq!(options.graceful_timeout, Duration::ZERO);
@@ -459,7 +459,6 @@ mod tests {
     fn defaults_are_those_of_the_documentation() {
         let options = parse("counter").unwrap();
         assert_eq!(options, Options::default());
-        assert!(options.workers >= 4);
         assert_eq!(parse("counter --request-timeout 0").unwrap().request_timeout, None);
     }
 

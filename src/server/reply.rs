@@ -51,8 +51,8 @@ pub(crate) fn cgi(
     };
     // Before anything of the message-body is read, while its length is still the whole one.
     let mut delivery = head(&response, &mut buffers.output);
-    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|failure| {
-        response = failure;
+    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|| {
+        response = plain(StatusCode::INTERNAL_SERVER_ERROR);
         delivery = head(&response, &mut buffers.output);
         0
     });
@@ -75,8 +75,8 @@ pub(crate) fn http(
         http1::write_head(output, response, exchange, SystemTime::now())
     };
     let (mut delivery, mut keep_alive) = head(&response, &mut buffers.output);
-    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|failure| {
-        response = failure;
+    let first = first_piece(&mut response, delivery, &mut buffers.piece).unwrap_or_else(|| {
+        response = plain(StatusCode::INTERNAL_SERVER_ERROR);
         (delivery, keep_alive) = head(&response, &mut buffers.output);
         0
     });
@@ -85,16 +85,13 @@ pub(crate) fn http(
 }
 
 /// Reads the first piece of a streamed message-body before the head is sent: it saves a write, and for a message-body
-/// that fails at once there is still the response 500.
-fn first_piece(response: &mut Response, delivery: Delivery, piece: &mut Vec<u8>) -> Result<usize, Response> {
+/// that fails at once (`None`) there is still the response 500.
+fn first_piece(response: &mut Response, delivery: Delivery, piece: &mut Vec<u8>) -> Option<usize> {
     if delivery == Delivery::None || response.body().as_bytes().is_some() {
-        return Ok(0);
+        return Some(0);
     }
     piece.resize(PIECE, 0);
-    read(response.body_mut(), piece).map_err(|error| {
-        log!("response: read message-body: {error}");
-        plain(StatusCode::INTERNAL_SERVER_ERROR)
-    })
+    read(response.body_mut(), piece).inspect_err(|error| log!("response: read message-body: {error}")).ok()
 }
 
 /// Sends the head in `buffers.output`, and the message-body of which `first` bytes are in `buffers.piece`.

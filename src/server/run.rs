@@ -133,7 +133,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         }
     };
     let pool = PoolOptions {
-        workers: options.workers,
+        workers: options.workers.unwrap_or_else(default_workers),
         max_requests: options.max_requests,
         request_timeout: options.request_timeout,
         graceful_timeout: options.graceful_timeout,
@@ -147,6 +147,11 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
 /// Why this host cannot be served by a pool.
 fn refusal(host: &Host) -> Option<&'static str> {
     host.store().is_some_and(|store| !store.is_multiprocess_safe()).then_some(NOT_SHARED)
+}
+
+fn default_workers() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * cpus).max(4)
 }
 
 fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {

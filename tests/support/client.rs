@@ -55,10 +55,15 @@ pub fn send(address: &str, request: &[u8]) -> io::Result<Box<dyn Connection>> {
 }
 
 /// All of the response, up to the end of the connection.
-pub fn read(mut connection: Box<dyn Connection>) -> io::Result<String> {
+pub fn read(connection: Box<dyn Connection>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_bytes(connection)?).into_owned())
+}
+
+/// The same as bytes.
+pub fn read_bytes(mut connection: Box<dyn Connection>) -> io::Result<Vec<u8>> {
     let mut response = Vec::new();
     connection.read_to_end(&mut response)?;
-    Ok(String::from_utf8_lossy(&response).into_owned())
+    Ok(response)
 }
 
 /// One SCGI GET request and its response.

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod process;
 pub mod visit;
+pub mod visitor;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

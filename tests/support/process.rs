@@ -136,7 +136,22 @@ pub fn demo() -> Command {
             command.env_remove(name);
         }
     }
-    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    // Nothing is left in the home directory of whoever runs the tests.
+    command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR")).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+/// The same, started by a shell: `script` ends with `exec "$0" "$@"`.
+pub fn demo_by_shell(script: &str) -> Command {
+    let demo = demo();
+    let mut command = Command::new("sh");
+    for (name, value) in demo.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.arg("-c").arg(script).arg(demo.get_program()).stdin(Stdio::null());
     command
 }
 

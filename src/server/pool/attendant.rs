@@ -27,6 +27,8 @@ const MAX_PARKED: usize = 64;
 const MAX_DRAIN: Duration = Duration::from_secs(5);
 /// The same where others go on serving.
 const MAX_LOOK: Duration = Duration::from_secs(1);
+/// How long the first request on a connection may be on its way when the worker leaves.
+const FRESH: Duration = Duration::from_millis(200);
 /// How long a worker stays away from the listeners when the system is out of descriptors or memory.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// What an event belongs to: the signals, a listener, or a parked connection (its descriptor's number).
@@ -37,6 +39,8 @@ const LISTENER: u64 = u64::MAX - 1;
 struct Parked {
     stream: Stream,
     since: Instant,
+    /// It was accepted and nothing has come on it yet: its first request is on the way.
+    fresh: bool,
 }
 
 /// What epoll calls a parked connection.
@@ -126,7 +130,7 @@ impl<'a> Attendant<'a> {
         for listener in listeners {
             match listener.accept() {
                 Ok(stream) => {
-                    self.attend(stream, listener.protocol);
+                    self.attend(stream, listener.protocol, true);
                     served = true;
                     if self.desk.is_spent() {
                         break;
@@ -136,8 +140,9 @@ impl<'a> Attendant<'a> {
                 // The client has left, or a signal came: the next one, please.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => served = true,
                 Err(errno) => {
-                    // EMFILE, ENFILE, ENOBUFS, ENOMEM. Parked connections are what can be given back.
-                    self.parked.clear();
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM. Parked connections are what can be given back, the longest quiet
+                    // first: the others may be about to send their first request.
+                    self.parked.drain(..self.parked.len().div_ceil(2));
                     self.exhausted = Some(Instant::now() + EXHAUSTED);
                     if !self.exhaustion_logged {
                         self.exhaustion_logged = true;
@@ -150,9 +155,10 @@ impl<'a> Attendant<'a> {
         served
     }
 
-    /// Serves what has arrived on a connection.
-    fn attend(&mut self, stream: Stream, protocol: Protocol) {
+    /// Serves what has arrived on a connection; `fresh`: it is the first that could.
+    fn attend(&mut self, stream: Stream, protocol: Protocol, fresh: bool) {
         let client = stream.as_fd().as_raw_fd();
+        let before = self.desk.served();
         match protocol {
             Protocol::Scgi => {
                 self.desk.attend(client, Answer::Cgi);
@@ -161,15 +167,15 @@ impl<'a> Attendant<'a> {
             Protocol::Http => {
                 self.desk.attend(client, Answer::Http);
                 if let Next::Idle(stream) = serve_http(stream, self.host, &self.desk, &mut self.buffers) {
-                    self.park(stream);
+                    self.park(stream, fresh && self.desk.served() == before);
                 }
             }
         }
         self.desk.quiet();
     }
 
-    fn park(&mut self, stream: Stream) {
-        if self.is_leaving() {
+    fn park(&mut self, stream: Stream, fresh: bool) {
+        if self.is_leaving() && !fresh {
             return;
         }
         if self.parked.len() == MAX_PARKED {
@@ -178,7 +184,7 @@ impl<'a> Attendant<'a> {
         let data = epoll::EventData::new_u64(token(&stream));
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         if epoll::add(&self.epoll, &stream, data, flags).is_ok() {
-            self.parked.push(Parked { stream, since: Instant::now() });
+            self.parked.push(Parked { stream, since: Instant::now(), fresh });
         }
     }
 
@@ -231,31 +237,40 @@ impl<'a> Attendant<'a> {
     fn resume(&mut self, descriptor: u64) {
         let found = self.parked.iter().position(|parked| token(&parked.stream) == descriptor);
         let Some(found) = found else { return };
-        let stream = self.parked.remove(found).stream;
+        let Parked { stream, fresh, .. } = self.parked.remove(found);
         // It is served like a new one; what it says from now on is read there.
         if epoll::delete(&self.epoll, &stream).is_ok() {
-            self.attend(stream, Protocol::Http);
+            self.attend(stream, Protocol::Http, fresh);
         }
     }
 
     /// The end: requests that have been sent already are still answered.
     fn drain(&mut self, graceful_timeout: Duration) {
-        // A parked connection on which a request is waiting is served, the others are closed.
-        while !self.parked.is_empty() && self.wait(Some(Duration::ZERO)) > 0 {}
-        self.parked.clear();
         let last = self.board.is_last();
-        if !last && !asked_to_leave() {
-            // Recycled: whoever takes this worker's place looks at the listeners before anything else.
-            return;
+        // Recycled: whoever takes this worker's place looks at the listeners before anything else.
+        if last || asked_to_leave() {
+            // Where nobody serves after us, whoever waits in a queue would get a reset: so they are emptied, but not
+            // for ever. Where others serve, the kernel may have woken just this worker for a connection, so one look
+            // is due; if connections keep coming, then the others are awake, too.
+            let (time, rounds) = if last { (MAX_DRAIN.min(graceful_timeout / 2), usize::MAX) } else { (MAX_LOOK, 64) };
+            let until = Instant::now() + time;
+            let mut round = 0;
+            while self.accept_round() && round < rounds && Instant::now() < until {
+                round += 1;
+            }
         }
-        // Where nobody serves after us, whoever waits in a queue would get a reset: so they are emptied, but not for
-        // ever. Where others serve, the kernel may have woken just this worker for a connection, so one look is due;
-        // if connections keep coming, then the others are awake, too.
-        let (time, rounds) = if last { (MAX_DRAIN.min(graceful_timeout / 2), usize::MAX) } else { (MAX_LOOK, 64) };
-        let until = Instant::now() + time;
-        let mut round = 0;
-        while self.accept_round() && round < rounds && Instant::now() < until {
-            round += 1;
+        for listener in self.listeners {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+        // A parked connection on which a request is waiting is served. One that was accepted just now gets a moment
+        // for its first request; the others are closed.
+        let until = Instant::now() + FRESH;
+        while !self.parked.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            let hopeful = !left.is_zero() && self.parked.iter().any(|parked| parked.fresh);
+            if self.wait(Some(if hopeful { left } else { Duration::ZERO })) == 0 && !hopeful {
+                break;
+            }
         }
     }
 }

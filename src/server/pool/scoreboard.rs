@@ -212,6 +212,11 @@ impl Desk {
         }
     }
 
+    /// How many requests the worker has served.
+    pub(super) fn served(&self) -> u64 {
+        self.served.get()
+    }
+
     /// Whether the worker has served as many requests as it should.
     pub(super) fn is_spent(&self) -> bool {
         self.served.get() >= self.limit
