@@ -24,5 +24,7 @@ export RUSTFLAGS
 cargo build --release --locked --target "$target" "$@"
 directory=${CARGO_TARGET_DIR:-target}/$target/release
 for program in demo cloakroom; do
-    [ -x "$directory/$program" ] && printf '%s\n' "$directory/$program"
+    if [ -x "$directory/$program" ]; then
+        printf '%s\n' "$directory/$program"
+    fi
 done
