@@ -436,6 +436,23 @@ fn quiet_connections_do_not_wait_for_the_worker_that_holds_them() {
 }
 
 #[test]
+fn a_worker_that_gives_up_its_request_takes_no_quiet_connection_with_it() {
+    let (mut proc, address, pids) = pool(2, &["--request-timeout", "0.3"]);
+    let mut connections = quiet(&address, 10);
+    ask(&mut connections[0], "/slow?ms=60000");
+    // The handler runs in the thread of the request, whatever other threads there are.
+    assert!(read_one(&mut connections[0]).starts_with("HTTP/1.1 504 "));
+    let line = proc.line_of_worker(" timed out ");
+    assert!(line.contains(" age=0.") && pids.contains(&pid_in(&line)), "{line}");
+    for connection in &mut connections[1..] {
+        ask(connection, "/hello");
+        assert_ok(&read_one(connection));
+    }
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
 fn a_worker_that_leaves_passes_its_quiet_connections_on() {
     let (mut proc, pids, mut connections) = pool_with_quiet(20);
     support::process::send(pids[0], Signal::TERM);
