@@ -1,1 +1,136 @@
-fn main() {}
+//! The administrator's tool.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use cloakroom::Error;
+use cloakroom::admin;
+
+/// Usage: trying again does not help.
+const EXIT_USAGE: u8 = 2;
+/// The system failed; it may work another time.
+const EXIT_TEMPORARY: u8 = 111;
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return print(&error.to_string());
+        }
+        Err(error) => return fail(EXIT_USAGE, mistake(&error)),
+    };
+    match matches.subcommand() {
+        Some(("sweep", matches)) => sweep(matches),
+        _ => unreachable!("clap asks for one of the subcommands"),
+    }
+}
+
+fn sweep(matches: &ArgMatches) -> ExitCode {
+    let directory: &PathBuf = matches.get_one("sessions").expect("clap asks for it");
+    match admin::sweep(directory, matches.get_one("idle").copied()) {
+        Ok(swept) if matches.get_flag("json") => {
+            print(&format!("{{\"deleted\":{},\"remaining\":{}}}\n", swept.deleted, swept.remaining))
+        }
+        Ok(swept) => print(&format!("swept: deleted {}, remaining {}\n", swept.deleted, swept.remaining)),
+        Err(error) => fail(EXIT_TEMPORARY, Error::from(error)),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_TEMPORARY, format_args!("write to stdout: {error}")),
+    }
+}
+
+fn fail(status: u8, reason: impl Display) -> ExitCode {
+    // Nobody is left to be told where stderr cannot be written.
+    let _ = writeln!(std::io::stderr(), "cloakroom: {reason}");
+    status.into()
+}
+
+/// What is wrong with the command line, in one line.
+fn mistake(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "say what to do (see --help)".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let first = text.split("\n\n").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{first} (see --help)")
+}
+
+/// `90s`, `30m`, `12h` or `7d`. A bare number is refused: it is minutes in one tool and seconds in the next.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number with s, m, h or d behind it, such as 30m".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+fn command() -> Command {
+    let sessions = Arg::new("sessions")
+        .long("sessions")
+        .value_name("DIR")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("The directory of the sessions");
+    let idle =
+        Arg::new("idle").long("idle").value_name("TIME").value_parser(ValueParser::new(duration)).help(
+            "Delete what was last used so long ago: 90s, 30m, 12h, 7d [default: what is over by its own timeouts]",
+        );
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON");
+    let sweep = Command::new("sweep")
+        .about("Deletes sessions that are over; one that is in use is left as it is")
+        .after_help(
+            "Run it regularly, as the user that the application runs as; it may run while the application does.\n\
+             Prints: swept: deleted D, remaining R",
+        )
+        .args([sessions, idle, json]);
+    Command::new("cloakroom")
+        .about("Administers the sessions of a cloakroom")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .after_help("Exit status: 0 done, 2 usage, 111 failure of the system.")
+        .subcommand(sweep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("30m"), Ok(Duration::from_secs(1800)));
+        assert_eq!(duration("12h"), Ok(Duration::from_secs(43200)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in
+            ["", "30", "m", "-1m", "+1m", "1.5h", "1w", "30 m", "30é", "99999999999999999999s", "999999999999999999d"]
+        {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -24,6 +24,7 @@
 //! Linux only. It is not for applications that hold many connections open at once (one worker serves one request at a
 //! time), and it speaks no TLS: that is the front server's part.
 
+pub mod admin;
 pub mod docs;
 mod error;
 mod gateway;

@@ -69,9 +69,13 @@ fn form_if_any(request: &mut Request) -> Result<Form> {
     }
 }
 
-/// The meta-variables, as env(1) would print them: byte by byte.
+/// The meta-variables, as env(1) would print them: byte by byte. Where the path is split is what the gateway made of
+/// them, since the front servers disagree.
 pub(super) fn env(_: &Demo, request: &mut Request, _: &mut Session) -> Result<Response> {
-    let mut lines: Vec<_> = request.meta().iter().map(|(name, value)| [name, b"=", value, b"\n"].concat()).collect();
+    let split = [(&b"SCRIPT_NAME"[..], request.script_name().as_bytes()), (b"PATH_INFO", request.path_info())];
+    let others = request.meta().iter().filter(|(name, _)| split.iter().all(|(own, _)| own != name));
+    let mut lines: Vec<_> =
+        others.chain(split.iter().copied()).map(|(name, value)| [name, b"=", value, b"\n"].concat()).collect();
     lines.sort_unstable();
     Ok(Response::bytes("text/plain; charset=utf-8", lines.concat()))
 }

@@ -4,14 +4,16 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
 use super::activity::Alone;
-use super::buffers::Buffers;
-use super::exchange::{answer, plain, refusal};
+use super::buffers::{Buffers, PIECE};
+use super::exchange::{LINGER_BYTES, answer, plain, refusal};
 use super::reply::{self, ReplyError};
-use crate::gateway::{Front, GatewayError};
+use crate::gateway::{Front, GatewayError, decimal};
 use crate::host::Host;
 use crate::message::{Body, MetaVariables};
 use crate::sys::log::log;
@@ -31,7 +33,7 @@ pub(super) fn serve(host: &Host) -> u8 {
             return NO_STDOUT;
         }
     };
-    let mut buffers = Buffers::new();
+    let mut buffers = Buffers::for_script();
     let result = respond(host, &mut stdout, &mut buffers);
     match result {
         Ok(()) => DONE,
@@ -51,7 +53,7 @@ pub(super) fn refuse(reason: &str) -> u8 {
     let response = plain(StatusCode::INTERNAL_SERVER_ERROR);
     let sent = descriptor::take_stdout()
         .map_err(ReplyError::Write)
-        .and_then(|mut stdout| reply::cgi(&mut stdout, response, None, &mut Buffers::new()));
+        .and_then(|mut stdout| reply::cgi(&mut stdout, response, None, &mut Buffers::for_script()));
     if sent.is_ok() { DONE } else { NO_STDOUT }
 }
 
@@ -71,8 +73,11 @@ fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), 
         return reply::cgi(stdout, response, None, buffers);
     }
     let meta = meta_variables();
+    let stdin = Stdin::default();
     let answered =
-        body(&meta, host.current_limits().body).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+        body(&meta, host.current_limits().body, &stdin).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+    // Apache sends all of the message-body before it reads a byte of the response, and drops both where it cannot.
+    stdin.drain(&mut buffers.piece);
     match answered {
         Ok((parts, response)) => reply::cgi(stdout, response, Some(&parts), buffers),
         Err(error) => reply::cgi(stdout, refusal("cgi", &error), None, buffers),
@@ -93,31 +98,66 @@ fn meta_variables() -> MetaVariables {
 
 /// The message-body: exactly `CONTENT_LENGTH` bytes of stdin. Where the server says that there is one and not how long
 /// it is (Apache, for a chunked request), all that comes.
-fn body(meta: &MetaVariables, limit: u64) -> Result<Body, GatewayError> {
+fn body(meta: &MetaVariables, limit: u64, stdin: &Stdin) -> Result<Body, GatewayError> {
     let length = match meta.get("CONTENT_LENGTH") {
         None | Some(b"") if meta.get("HTTP_TRANSFER_ENCODING").is_some() => None,
         None | Some(b"") => Some(0),
-        Some(length) => Some(digits(length).ok_or(GatewayError::Malformed("CONTENT_LENGTH"))?),
+        Some(length) => Some(decimal(length).ok_or(GatewayError::Malformed("CONTENT_LENGTH"))?),
     };
     match length {
         Some(0) => Ok(Body::empty()),
-        Some(length) if length > limit => Err(GatewayError::BodyTooLarge { limit }),
-        length => Ok(Body::limited(Stdin, length, limit)),
+        Some(length) => {
+            stdin.expect(length);
+            if length > limit {
+                return Err(GatewayError::BodyTooLarge { limit });
+            }
+            Ok(Body::limited(stdin.clone(), Some(length), limit))
+        }
+        None => {
+            stdin.expect(u64::MAX);
+            Ok(Body::limited(stdin.clone(), None, limit))
+        }
     }
 }
 
-/// `1*DIGIT`; `str::parse` alone would take a sign.
-fn digits(value: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(value).ok()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+/// Stdin, read when it is wanted and, other than `std::io::stdin`, not a byte further. Its copies count together.
+#[derive(Clone, Default)]
+struct Stdin {
+    /// Bytes of the message-body that were not read yet.
+    left: Arc<AtomicU64>,
 }
 
-/// Stdin, read when it is wanted and, other than `std::io::stdin`, not a byte further.
-struct Stdin;
+impl Stdin {
+    fn expect(&self, length: u64) {
+        self.left.store(length, Ordering::Relaxed);
+    }
+
+    /// Takes what the server still has of the message-body, up to a bound.
+    fn drain(mut self, buffer: &mut Vec<u8>) {
+        let mut drained = 0;
+        while drained < LINGER_BYTES {
+            let left = self.left.load(Ordering::Relaxed);
+            if left == 0 {
+                return;
+            }
+            buffer.resize(PIECE, 0);
+            let left = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+            match self.read(&mut buffer[..left]) {
+                Ok(0) => return,
+                Ok(n) => drained += n as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
 
 impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?)
+        let n = rustix::io::read(rustix::stdio::stdin(), buffer)?;
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(n as u64), Ordering::Relaxed);
+        Ok(n)
     }
 }
 
@@ -132,7 +172,7 @@ mod tests {
             for (name, value) in variables {
                 meta.push(name, value);
             }
-            body(&meta, 10)
+            body(&meta, 10, &Stdin::default())
         };
         assert!(body_of(&[]).unwrap().is_empty());
         assert!(body_of(&[("CONTENT_LENGTH", "")]).unwrap().is_empty());

@@ -15,7 +15,7 @@ use crate::sys::log::log;
 
 /// How long, and for how many bytes, a client that was refused is listened to so that it reads the response.
 const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: u64 = 64 << 20;
+pub(super) const LINGER_BYTES: u64 = 64 << 20;
 
 /// What a connection needs of a [`Host`].
 pub(super) trait Application {

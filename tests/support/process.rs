@@ -195,7 +195,8 @@ pub fn sockets(pids: &[u32]) -> usize {
     pids.iter().map(of).sum()
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The children of process `pid`: the workers of a master.
+pub fn children(pid: u32) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

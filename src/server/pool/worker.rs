@@ -71,13 +71,13 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
 }
 
 /// Says why this worker cannot start, in the log and on the scoreboard.
-fn refuse(setting: &Setting<'_>, slot: Slot, error: &crate::Error) {
+fn refuse(setting: &Setting<'_>, slot: Slot, error: &crate::error::Error) {
     log!("worker={} pid={} cannot start: {error}", setting.number, id().as_raw_nonzero());
     slot.set_reason(&error.to_string());
 }
 
 /// Takes leave of the master's signals and makes sure that this process ends when it should.
-fn prepare(setting: &Setting<'_>, slot: Slot) -> Result<Option<Signals>, crate::Error> {
+fn prepare(setting: &Setting<'_>, slot: Slot) -> Result<Option<Signals>, crate::error::Error> {
     slot.deadline().watch();
     let signals = Signals::install(&[
         (Signal::TERM, Action::Leave),

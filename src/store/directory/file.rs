@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Durability;
 use super::place::{Place, check_file, io_error};
-use super::slot::{self, Header, Look, MAX_CAPACITY, Side};
+use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now};
 use crate::sys::lock;
 use crate::sys::log::log;
@@ -26,21 +26,42 @@ pub(super) enum Found {
 }
 
 /// The whole content of a file at one moment, as far as a reader without a lock can tell.
-struct Image {
-    bytes: Vec<u8>,
+struct Image<'a> {
+    bytes: &'a [u8],
     links: u64,
     modified: Millis,
+}
+
+/// Where a file is read to. Nearly all have the smallest size, and those need no allocation.
+struct Scratch {
+    small: [u8; 2 * MIN_CAPACITY],
+    large: Vec<u8>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { small: [0; 2 * MIN_CAPACITY], large: Vec::new() }
+    }
+
+    fn bytes(&mut self, length: usize) -> &mut [u8] {
+        if length <= self.small.len() {
+            &mut self.small[..length]
+        } else {
+            self.large.resize(length, 0);
+            &mut self.large
+        }
+    }
 }
 
 /// Looks at a session without taking its lock.
 pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError> {
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(None) };
-    let mut before: Option<Vec<u8>> = None;
+    let (mut scratch, mut before) = (Scratch::new(), None::<Vec<u8>>);
     // Saves of one session that take turns can each spoil a look, but not for long: between them the file rests.
     for _ in 0..16 {
-        let image = read(place, id, &file)?;
-        let settled = before.as_ref() == Some(&image.bytes);
-        match slot::look(id, &image.bytes) {
+        let image = read(place, id, &file, &mut scratch)?;
+        let settled = before.as_deref() == Some(image.bytes);
+        match slot::look(id, image.bytes) {
             Look::Current { header, payload, certain, .. } if certain || settled => {
                 return match judge(header, payload, &image) {
                     Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
@@ -51,7 +72,7 @@ pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError>
             Look::Blank => return Ok(None),
             Look::Foreign(found) => return Err(StoreError::Format { path: place.file_path(id), found }),
             Look::Bad if settled => return look_locked(place, id, &file),
-            Look::Current { .. } | Look::Bad => before = Some(image.bytes),
+            Look::Current { .. } | Look::Bad => before = Some(image.bytes.to_vec()),
         }
     }
     look_locked(place, id, &file)
@@ -72,11 +93,12 @@ fn look_locked(place: &Place, id: &Id, file: &File) -> Result<Option<Stored>, St
 
 /// Looks at a file whose lock is held. Damage is set aside.
 pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreError> {
-    let image = read(place, id, file)?;
+    let mut scratch = Scratch::new();
+    let image = read(place, id, file, &mut scratch)?;
     if image.links == 0 {
         return Ok(Found::Over);
     }
-    match slot::look(id, &image.bytes) {
+    match slot::look(id, image.bytes) {
         Look::Current { side, header, payload, .. } => match judge(header, payload, &image) {
             Judged::Good(record) => {
                 Ok(Found::Session { sequence: header.sequence, side, capacity: image.bytes.len() / 2, record })
@@ -96,7 +118,7 @@ enum Judged {
     Undecodable,
 }
 
-fn judge(header: Header, payload: &[u8], image: &Image) -> Judged {
+fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
     if header.tombstone || image.links == 0 || is_over(now(), image.modified, header.idle, header.ends) {
         return Judged::Over;
     }
@@ -109,25 +131,24 @@ fn judge(header: Header, payload: &[u8], image: &Image) -> Judged {
     }
 }
 
-fn read(place: &Place, id: &Id, file: &File) -> Result<Image, StoreError> {
+fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Result<Image<'a>, StoreError> {
     let stat =
         rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
     check_file(place, id, &stat)?;
     // No file of ours is larger, and none that is larger is read.
     let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
-    let mut bytes = vec![0; length];
+    let bytes = scratch.bytes(length);
     let mut filled = 0;
     while filled < length {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
+        match rustix::io::pread(file, &mut bytes[filled..], filled as u64) {
             // Shorter than it said: somebody cut it. What is there is judged as it is.
             Ok(0) => break,
             Ok(n) => filled += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(StoreError::Io { verb: "read session file", path: place.file_path(id), source }),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(io_error("read session file", &place.file_path(id), error)),
         }
     }
-    bytes.truncate(filled);
-    Ok(Image { bytes, links: stat.st_nlink as u64, modified: modification_time(&stat) })
+    Ok(Image { bytes: &bytes[..filled], links: stat.st_nlink as u64, modified: modification_time(&stat) })
 }
 
 /// The modification time, which is the time of last access of the session.

@@ -1,0 +1,45 @@
+//! The sweep: deletes sessions that are over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::session::{Store as _, StoreError, Swept};
+use crate::store::DirectoryStore;
+
+/// Why something could not be done to a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// There is no such directory. It is not created, as a store would do: more likely its name is mistyped.
+    #[error("open session directory {path}")]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why it cannot be opened.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Deletes the sessions in `directory` that were last used at least `idle` ago; without it, those that are over by
+/// their own timeouts. A session that is in use is left as it is.
+///
+/// Meant to run beside any number of processes that serve the same sessions, and as the user that they run as.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// let swept = cloakroom::admin::sweep("/var/lib/counter/sessions", Some(Duration::from_secs(30 * 60)))?;
+/// println!("{} are gone, {} remain", swept.deleted, swept.remaining);
+/// # Ok::<(), cloakroom::admin::AdminError>(())
+/// ```
+pub fn sweep(directory: impl AsRef<Path>, idle: Option<Duration>) -> Result<Swept, AdminError> {
+    let path = directory.as_ref();
+    std::fs::read_dir(path).map_err(|source| AdminError::NoDirectory { path: path.to_owned(), source })?;
+    let store = DirectoryStore::at(path);
+    store.setup()?;
+    Ok(store.delete_old_sessions(idle)?)
+}

@@ -1,0 +1,46 @@
+//! The application that is measured: a counter in a session, written as any user of the library would write it.
+//!
+//! `/hello` has no session, `/read` looks at it, anything else counts. `SESSDIR` (else `--sessions` or
+//! `CLOAKROOM_SESSIONS`) is the session directory; `PAD` is how many bytes of padding each new session gets.
+
+use std::process::ExitCode;
+
+use cloakroom::{Access, DirectoryStore, Host, Options, Request, Response, Result, Session};
+
+fn app(request: Request, session: &mut Session) -> Result<Response> {
+    let visits = match request.path() {
+        "/hello" => 0,
+        "/read" => session.get::<u64>("visits")?.unwrap_or(0),
+        _ => count(session)?,
+    };
+    Ok(Response::text(format!("visits: {visits:<10} {:-<79}\n", "")))
+}
+
+fn count(session: &mut Session) -> Result<u64> {
+    let visits = session.get::<u64>("visits")?.unwrap_or(0) + 1;
+    session.insert("visits", visits)?;
+    if visits == 1
+        && let Some(pad) = std::env::var("PAD").ok().and_then(|pad| pad.parse::<usize>().ok())
+    {
+        session.insert("pad", "x".repeat(pad))?;
+    }
+    Ok(visits)
+}
+
+fn access(request: &Request) -> Access {
+    match request.path() {
+        "/hello" => Access::None,
+        "/read" => Access::ReadOnly,
+        _ => Access::Exclusive,
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::from_args();
+    let directory = std::env::var_os("SESSDIR").map(Into::into).or_else(|| options.sessions.clone());
+    let Some(directory) = directory else {
+        eprintln!("app: SESSDIR names no directory");
+        return ExitCode::from(2);
+    };
+    Host::new(app).sessions(DirectoryStore::at(directory)).access(access).run_with(options)
+}

@@ -1,0 +1,103 @@
+//! The store in a loop: what a load and save, or a load alone, costs when nobody else is there.
+//!
+//! ```text
+//! store_loop gen DIR N BYTES IDFILE       creates N sessions of so many bytes
+//! store_loop DIR IDFILE N MODE            N times: rw = lock, load, save; ro = load without a lock
+//! ```
+//!
+//! The record that is saved is another one each time, so that nothing can be kept from the time before. Prints
+//! `{"ops":..,"secs":..,"rate":..}`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use ciborium::Value;
+use cloakroom::DirectoryStore;
+use cloakroom::session::{Id, Record, Saved, Store};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        ["gen", directory, count, bytes, ids] => generate(directory, count, bytes, ids),
+        [directory, ids, count, mode @ ("rw" | "ro")] => measure(directory, ids, count, mode == "rw"),
+        _ => Err("usage: store_loop gen DIR N BYTES IDFILE | store_loop DIR IDFILE N rw|ro".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("store_loop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A session with a counter, a user's name and padding: what an application keeps.
+fn record(count: u64, bytes: usize) -> Result<Record, Box<dyn std::error::Error>> {
+    let encoded = |value: Value| -> Result<Value, Box<dyn std::error::Error>> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&value, &mut bytes)?;
+        Ok(Value::Bytes(bytes))
+    };
+    let values = vec![
+        ("visits".into(), encoded(Value::from(count))?),
+        ("name".into(), encoded("Ada Lovelace".into())?),
+        ("pad".into(), encoded("x".repeat(bytes.saturating_sub(80)).into())?),
+    ];
+    let mut encoding = Vec::new();
+    let record = vec![
+        ("u".into(), "ada".into()),
+        ("c".into(), Value::from(1_700_000_000_000_u64)),
+        ("i".into(), Value::from(1800)),
+        ("e".into(), Value::from(u64::MAX)),
+        ("v".into(), Value::Map(values)),
+    ];
+    ciborium::into_writer(&Value::Map(record), &mut encoding)?;
+    Ok(Record::decode(&encoding)?)
+}
+
+fn generate(directory: &str, count: &str, bytes: &str, ids: &str) -> Outcome {
+    let store = DirectoryStore::at(directory);
+    let record = record(1, bytes.parse()?)?;
+    let mut names = String::new();
+    for _ in 0..count.parse::<u64>()? {
+        let id = Id::generate()?;
+        store.create(&id, &record)?;
+        names.push_str(&id.to_text());
+        names.push('\n');
+    }
+    std::fs::write(ids, names)?;
+    Ok(())
+}
+
+fn measure(directory: &str, ids: &str, count: &str, write: bool) -> Outcome {
+    let store = DirectoryStore::at(directory);
+    store.setup()?;
+    let names = std::fs::read_to_string(ids)?;
+    let ids: Vec<Id> = names.lines().map(|id| Id::parse(id).ok_or("not an ID")).collect::<Result<_, _>>()?;
+    let count: u64 = count.parse()?;
+    let size = store.load(&ids[0])?.ok_or("no session")?.record.encode()?.len();
+    // Made before the clock runs: making up what to save is the application's work.
+    let other = [record(2, size)?, record(3, size)?];
+    let began = Instant::now();
+    for i in 0..count {
+        let id = &ids[i as usize % ids.len()];
+        if write {
+            let mut guard = store.lock(id, Duration::from_secs(30))?.ok_or("no session")?;
+            let stored = guard.load()?.ok_or("no session")?;
+            let saved = guard.save(&other[i as usize & 1], stored.version)?;
+            if !matches!(saved, Saved::Saved(_)) {
+                return Err("not saved".into());
+            }
+        } else {
+            store.load(id)?.ok_or("no session")?;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss)]
+    let rate = count as f64 / seconds;
+    println!("{{\"ops\":{count},\"secs\":{seconds:.4},\"rate\":{rate:.1}}}");
+    Ok(())
+}
