@@ -81,7 +81,9 @@ fn no_acknowledged_count_is_lost_when_scripts_are_killed() {
     thread::scope(|scope| {
         let visit = &visit;
         let threads: Vec<_> = (0..VISITORS).map(|i| scope.spawn(move || visit(i))).collect();
-        threads.into_iter().for_each(|thread| all.add(thread.join().expect("a visitor failed")));
+        for thread in threads {
+            all.add(thread.join().expect("a visitor failed"));
+        }
     });
     all.check(site.counter(&cookie));
     assert!(all.acknowledged() >= 50 * VISITORS as usize, "only {} answers", all.acknowledged());

@@ -25,6 +25,7 @@ pub fn run(job: &str, store: &DirectoryStore, arguments: &[&str]) {
         "write-all-sizes" => write_all_sizes(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "write-growing" => write_growing(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "write-past-readers" => write_past_readers(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
+        "forget-pages" => forget_pages(arguments[3], &ids(), number(1), &Acknowledged::open(arguments[2])),
         "read" => read(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "use-at-the-edge" => use_at_the_edge(store, arguments[2], &ids(), number(1)),
         "stay-awake" => stay_awake(store, &ids(), Duration::from_millis(number(1)), Duration::from_millis(number(2))),
@@ -150,7 +151,7 @@ fn live_and_die_until_killed(store: &DirectoryStore) {
     }
 }
 
-/// The highest count of each session that a save was acknowledged for, shared between processes.
+/// How many saves of each session have been acknowledged, shared between processes.
 struct Acknowledged(File);
 
 impl Acknowledged {
@@ -203,23 +204,44 @@ fn write_growing(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &
     }
 }
 
-/// Many small saves under one lock, in a file so long that a reader needs the time of several for one look: each look
-/// may then meet an old record in one slot and a half-written one in the other.
+/// Many saves under one lock, in a file so long that a reader needs the time of several for one look, all the more where
+/// [`forget_pages`] makes it wait for the disk: it may then meet an old record in slot A, before those saves, and a
+/// half-written one in slot B, after them.
 fn write_past_readers(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
-    for at in (0..ids.len()).cycle() {
-        let mut guard = store.lock(&ids[at], WAIT).expect("lock").expect("there");
-        let mut stored = guard.load().expect("load").expect("there");
-        let first = Coat::of(&stored.record).n + 1;
-        for n in first..first + 20 {
-            if n > until {
-                return;
-            }
-            let size = if n == 1 { 900_000 } else { 50 };
-            let saved = guard.save(&Coat { n, size }.record(), stored.version).expect("save");
-            let Saved::Saved(version) = saved else { panic!("not saved under the lock") };
-            stored.version = version;
-            acknowledged.set(at, n);
+    // Made before, so that from now on there is nothing but saves.
+    let long = Coat { n: 1, size: 3_000_000 }.record();
+    let short = [2, 3].map(|n| Coat { n, size: 60_000 }.record());
+    let mut saves = 0;
+    while saves < until {
+        let mut guard = store.lock(&ids[0], WAIT).expect("lock").expect("there");
+        let mut version = guard.load().expect("load").expect("there").version;
+        for _ in 0..200 {
+            let record = if saves < 2 { &long } else { &short[saves as usize % 2] };
+            let Saved::Saved(next) = guard.save(record, version).expect("save") else {
+                panic!("not saved under the lock");
+            };
+            version = next;
+            saves += 1;
+            acknowledged.set(0, saves);
         }
+    }
+}
+
+/// Drops from memory what no saver writes to: the end of either slot.
+fn forget_pages(directory: &str, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
+    let file = File::open(format!("{directory}/{}", &*ids[0].to_text())).expect("open");
+    while acknowledged.get(0) < 2 {
+        std::thread::yield_now();
+    }
+    let capacity = file.metadata().expect("inspect").len() / 2;
+    // Only what is on disk can be dropped.
+    file.sync_data().expect("sync");
+    let (from, length) = (capacity / 16, std::num::NonZeroU64::new(capacity / 16 * 15).expect("not 0"));
+    while acknowledged.get(0) < until {
+        for slot in [0, capacity] {
+            rustix::fs::fadvise(&file, slot + from, Some(length), rustix::fs::Advice::DontNeed).expect("drop pages");
+        }
+        std::thread::yield_now();
     }
 }
 
@@ -230,8 +252,11 @@ fn read(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowled
     for (at, id) in ids.iter().enumerate() {
         loop {
             let before = acknowledged.get(at);
-            let coat = coat(store, id).expect("a session that is there all the time");
-            assert!(coat.n >= before, "read {} after {before} had been acknowledged", coat.n);
+            let stored = store.load(id).expect("load").expect("a session that is there all the time");
+            Coat::of(&stored.record);
+            // A session is created with version 1, and each save adds one.
+            let saves = stored.version.0 - 1;
+            assert!(saves >= before, "read save {saves} after save {before} had been acknowledged");
             reads += 1;
             if before >= until {
                 break;

@@ -214,18 +214,28 @@ fn a_worker_that_dies_or_panics_at_work_leaves_nothing_behind() {
     assert_eq!(site.files().len(), 1, "{:?}", site.files());
 }
 
+/// Each session ends at once, so that its ID is free again: else a store that refuses to create what exists would hide
+/// workers that draw the same IDs.
 #[test]
 fn ids_drawn_by_forked_workers_never_repeat() {
     const SESSIONS: usize = 500;
     let _turn = turn();
     let site = Site::http(WORKERS);
+    let draw = || {
+        let mut visitor = Visitor::new(&site.door);
+        let draw = |_| {
+            let id = visitor.get("/keep").id().to_owned();
+            visitor.get("/logout").ok();
+            id
+        };
+        (0..SESSIONS).map(draw).collect::<Vec<_>>()
+    };
     let ids = thread::scope(|scope| {
-        let draw = || (0..SESSIONS).map(|_| Visitor::new(&site.door).get("/keep").id().to_owned()).collect::<Vec<_>>();
-        let threads: Vec<_> = (0..VISITORS).map(|_| scope.spawn(draw)).collect();
+        let threads: Vec<_> = (0..VISITORS).map(|_| scope.spawn(&draw)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a visitor failed")).collect::<Vec<_>>()
     });
     assert!(ids.iter().all(|id| Id::parse(id).is_some()));
     let distinct: BTreeSet<&String> = ids.iter().collect();
     assert_eq!(distinct.len(), SESSIONS * VISITORS as usize);
-    assert_eq!(site.files().len(), distinct.len());
+    assert!(site.files().is_empty());
 }

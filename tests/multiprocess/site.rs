@@ -113,11 +113,11 @@ pub fn count_all(site: &Site, sessions: usize, each: u64, method: impl Fn(u64) -
     });
     let mut counted = 0;
     for (at, cookie) in cookies.iter().enumerate() {
-        let counter = site.counter(cookie);
-        counted += counter;
+        let total = site.counter(cookie);
+        counted += total;
         let mut answers: Vec<u64> = answers.iter().flat_map(|answers| &answers[at]).copied().collect();
         answers.sort_unstable();
-        assert_eq!(answers, (1..=counter).collect::<Vec<_>>(), "each count is somebody's answer");
+        assert_eq!(answers, (1..=total).collect::<Vec<_>>(), "each count is somebody's answer");
     }
     assert_eq!(counted, VISITORS * each);
     assert_eq!(site.files().len(), sessions, "{:?}", site.files());

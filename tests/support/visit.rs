@@ -182,7 +182,8 @@ fn meta<'a>(method: &'a str, target: &'a str, form: &str) -> Vec<(&'static str, 
 fn scgi(method: &str, target: &str, cookie: Option<&str>, form: &str) -> Vec<u8> {
     let mut pairs = meta(method, target, form);
     pairs.extend(cookie.map(|cookie| ("HTTP_COOKIE", cookie.to_owned())));
-    let head: String = pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
+    let words: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
+    let head = words.concat();
     format!("{}:{head},{form}", head.len()).into_bytes()
 }
 
