@@ -72,8 +72,8 @@ impl CookiePolicy {
     }
 
     /// The value of a `Set-Cookie` header field that hands out `id`, to be kept for `lifetime` where it is persistent.
-    pub(crate) fn hand_out(&self, id: &Id, lifetime: Option<Duration>, request: &RequestParts) -> HeaderValue {
-        let max_age = lifetime.filter(|_| self.persistent).map(|life| life.as_secs());
+    pub(crate) fn hand_out(&self, id: &Id, lifetime: Duration, request: &RequestParts) -> HeaderValue {
+        let max_age = self.persistent.then_some(lifetime.as_secs());
         self.field(&id.to_text(), max_age, request)
     }
 

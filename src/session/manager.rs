@@ -31,7 +31,7 @@ pub(crate) enum CookieChange {
     /// Nothing.
     Keep,
     /// Hand out this ID, kept for so long if cookies are persistent.
-    HandOut(Id, Option<Duration>),
+    HandOut(Id, Duration),
     /// Take the cookie back.
     Revoke,
 }
@@ -254,9 +254,9 @@ fn create(manager: &SessionManager, record: &Record) -> Result<CookieChange, Ses
 }
 
 /// How long a session can live if it is not used again.
-fn lifetime(record: &Record) -> Option<Duration> {
+fn lifetime(record: &Record) -> Duration {
     let absolute = record.ends.map(|ends| Duration::from_millis(ends.saturating_sub(record::now())));
     // Without limits: as long as user agents keep a cookie (RFC 6265bis: 400 days).
     let life = [record.idle_timeout(), absolute].into_iter().flatten().min();
-    Some(life.unwrap_or(Duration::from_secs(400 * 24 * 3600)))
+    life.unwrap_or(Duration::from_secs(400 * 24 * 3600))
 }

@@ -26,6 +26,7 @@ type Result<T, E = SessionError> = std::result::Result<T, E>;
 ///
 /// Values are kept under keys and may be of any serde type. Equal keys of different requests conflict, different keys
 /// never do; [`add`](Self::add) and [`push`](Self::push) conflict with nothing.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 pub struct Session {
     pub(super) manager: Option<Arc<SessionManager>>,
     pub(super) request: Arc<RequestParts>,
