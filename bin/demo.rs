@@ -89,9 +89,6 @@ impl Route {
 
 impl Demo {
     fn respond(&self, mut request: Request, session: &mut Session) -> Result<Response> {
-        if needs_slash(&request) {
-            return Ok(Response::redirect(&request.link("/"))?);
-        }
         let Some(route) = Route::of(&request) else {
             return page::message(&request, StatusCode::NOT_FOUND, "Not found", "There is no page of that name here.");
         };
@@ -111,14 +108,9 @@ impl Demo {
 fn access(request: &Request) -> Access {
     let usual = if request.method().is_safe() { Access::Optimistic } else { Access::Exclusive };
     match Route::of(request) {
-        Some(route) if route.allows(request.method()) && !needs_slash(request) => route.access.unwrap_or(usual),
+        Some(route) if route.allows(request.method()) => route.access.unwrap_or(usual),
         _ => Access::None,
     }
-}
-
-/// Whether the visitor asked for `/mount` and not for `/mount/`, to which alone the cookie is sent.
-fn needs_slash(request: &Request) -> bool {
-    request.path_info().is_empty() && !request.script_name().is_empty() && request.method().is_safe()
 }
 
 /// Says where the sessions are, and, unless told where to listen, where the demo is found.

@@ -14,8 +14,9 @@ case $target in
     exit 2
     ;;
 esac
-# crt-static: libc goes into the program. relocation-model=static: no relocations are left for start-up. No target-cpu:
-# nothing here gains from it, and the program would crash on an older machine.
+# crt-static: libc goes into the program. relocation-model=static: no relocations are left for start-up; the price is
+# that the program's code is not put at random addresses. No target-cpu: nothing here gains from it, and the program
+# would crash on an older machine. Measured, /hello as CGI: dynamic 1.0 to 1.1 ms, static 0.77 ms, this 0.72 ms.
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
 export RUSTFLAGS
 # With a target, even the host's own, the flags do not reach build scripts and macros.
@@ -23,5 +24,7 @@ export RUSTFLAGS
 cargo build --release --locked --target "$target" "$@"
 directory=${CARGO_TARGET_DIR:-target}/$target/release
 for program in demo cloakroom; do
-    [ -x "$directory/$program" ] && printf '%s\n' "$directory/$program"
+    if [ -x "$directory/$program" ]; then
+        printf '%s\n' "$directory/$program"
+    fi
 done

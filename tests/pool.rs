@@ -3,14 +3,15 @@
 mod support;
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{connect, http, http_request, read, scgi, send};
-use support::process::{Proc, Signal, demo_by_shell, pid_in, wait_until_sleeping, wait_until_stopped};
-use support::{TestDir, eventually};
+use support::process::{Proc, Signal, demo_by_shell, pid_in, sockets, wait_until_sleeping, wait_until_stopped};
+use support::{PATIENCE, TestDir, eventually};
 
 /// A pool with an HTTP listener, ready to serve: itself, its address, its workers.
 fn pool(workers: usize, arguments: &[&str]) -> (Proc, String, Vec<u32>) {
@@ -357,5 +358,190 @@ fn a_worker_without_descriptors_gives_back_quiet_connections() {
     proc.line(&format!("cannot accept on {address}: "));
     assert_ok(&http(&address, "/hello").unwrap());
     proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+/// `count` connections that have been served once and are quiet now.
+fn quiet(address: &str, count: usize) -> Vec<TcpStream> {
+    let one = |_| {
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        ask(&mut connection, "/hello");
+        assert_ok(&read_one(&mut connection));
+        connection
+    };
+    (0..count).map(one).collect()
+}
+
+/// Sends a request on a connection that stays open.
+fn ask(connection: &mut impl std::io::Write, target: &str) {
+    write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+}
+
+/// A pool of two workers of which the first holds `count` quiet connections: it was alone when they came.
+fn pool_with_quiet(count: usize) -> (Proc, Vec<u32>, Vec<TcpStream>) {
+    let (proc, address, mut pids) = pool(1, &[]);
+    let connections = quiet(&address, count);
+    proc.signal(Signal::TTIN);
+    pids.extend(proc.ready(1));
+    (proc, pids, connections)
+}
+
+#[test]
+fn connections_that_were_opened_early_wait_for_nobody() {
+    let dir = TestDir::new();
+    let unix = format!("unix:{}", dir.join("s").display());
+    let (mut proc, tcp, pids) = pool(8, &["--http", &unix]);
+    for (address, is_deferred) in [(&tcp, true), (&unix, false)] {
+        let before = sockets(&pids);
+        let mut connections: Vec<_> = (0..8).map(|_| connect(address).unwrap()).collect();
+        if !is_deferred {
+            eventually("all are accepted", || sockets(&pids) == before + 8);
+        }
+        let start = Instant::now();
+        for connection in &mut connections {
+            connection.write_all(&http_request("GET", "/slow?ms=300")).unwrap();
+        }
+        for connection in connections {
+            assert_ok(&read(connection).unwrap());
+        }
+        assert!(start.elapsed() < Duration::from_millis(600), "{address}: {:?}", start.elapsed());
+    }
+    // One on which nothing is ever sent is accepted, too, and costs nobody anything.
+    let mut silent = connect(&tcp).unwrap();
+    let before = sockets(&pids);
+    eventually("it is accepted", || sockets(&pids) > before);
+    assert_ok(&http(&tcp, "/hello").unwrap());
+    silent.write_all(&http_request("GET", "/hello")).unwrap();
+    assert_ok(&read(silent).unwrap());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn quiet_connections_do_not_wait_for_the_worker_that_holds_them() {
+    let (mut proc, pids, mut connections) = pool_with_quiet(20);
+    let (busy, others) = connections.split_first_mut().unwrap();
+    let start = Instant::now();
+    ask(busy, "/slow?ms=2500");
+    wait_until_sleeping(pids[0]);
+    for other in others {
+        ask(other, "/hello");
+        assert_ok(&read_one(other));
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_ok(&read_one(busy));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_that_gives_up_its_request_takes_no_quiet_connection_with_it() {
+    let (mut proc, address, pids) = pool(2, &["--request-timeout", "0.3"]);
+    let mut connections = quiet(&address, 10);
+    ask(&mut connections[0], "/slow?ms=60000");
+    // The handler runs in the thread of the request, whatever other threads there are.
+    assert!(read_one(&mut connections[0]).starts_with("HTTP/1.1 504 "));
+    let line = proc.line_of_worker(" timed out ");
+    assert!(line.contains(" age=0.") && pids.contains(&pid_in(&line)), "{line}");
+    for connection in &mut connections[1..] {
+        ask(connection, "/hello");
+        assert_ok(&read_one(connection));
+    }
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn a_worker_that_leaves_passes_its_quiet_connections_on() {
+    let (mut proc, pids, mut connections) = pool_with_quiet(20);
+    support::process::send(pids[0], Signal::TERM);
+    proc.line(&format!("pid={} exited status=0", pids[0]));
+    for connection in &mut connections {
+        ask(connection, "/hello");
+        assert_ok(&read_one(connection));
+    }
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn connections_that_move_keep_their_order_and_none_is_lost() {
+    let (mut proc, address, pids) = pool(4, &[]);
+    let before = sockets(&pids);
+    let mut connections = quiet(&address, 200);
+    eventually("all are there", || sockets(&pids) == before + 200);
+    thread::scope(|scope| {
+        for (part, connections) in connections.chunks_mut(25).enumerate() {
+            scope.spawn(move || {
+                for round in 0..6 {
+                    for (i, connection) in connections.iter_mut().enumerate() {
+                        // Every fifth is slow, and each is followed at once by one that says whose it is.
+                        let ms = if (i + part + round) % 5 == 0 { 15 } else { 0 };
+                        ask(connection, &format!("/slow?ms={ms}"));
+                        ask(connection, &format!("/env?{part}.{round}.{i}"));
+                    }
+                    for (i, connection) in connections.iter_mut().enumerate() {
+                        let first = read_one(connection);
+                        assert!(first.ends_with("\r\n\r\nCounter: 0\n"), "{first}");
+                        let second = read_one(connection);
+                        let port = connection.local_addr().unwrap().port();
+                        for line in [
+                            format!("\nQUERY_STRING={part}.{round}.{i}\n"),
+                            format!("\nREMOTE_PORT={port}\n"),
+                            "\nSERVER_ADDR=127.0.0.1\n".to_owned(),
+                        ] {
+                            assert!(second.contains(&line), "no {line:?} in {second}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    eventually("each is in one worker", || sockets(&pids) == before + 200);
+    drop(connections);
+    eventually("all are closed", || sockets(&pids) == before);
+    assert!(!proc.log().contains("respawning"), "{}", proc.log());
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn term_answers_a_first_request_that_is_on_its_way() {
+    let (mut proc, address, _) = pool(2, &[]);
+    let start = Instant::now();
+    // Nothing was sent, so the kernel has not handed it over.
+    let mut connection = connect(&address).unwrap();
+    proc.signal(Signal::TERM);
+    proc.line("TERM: stopping");
+    let sent = connection.write_all(&http_request("GET", "/hello"));
+    // It has 200 ms for that, which a crowded machine may have let pass.
+    if start.elapsed() < Duration::from_millis(150) {
+        sent.unwrap();
+        assert_ok(&read(connection).unwrap());
+    }
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn term_answers_what_was_sent_on_connections_that_no_worker_holds() {
+    let (mut proc, pids, mut connections) = pool_with_quiet(12);
+    // The first worker is busy, so the second one gets the others; when it is busy, too, the first one has finished
+    // and takes back one by one: the rest is on nobody's table.
+    let before = sockets(&pids[..1]);
+    ask(&mut connections[0], "/slow?ms=400");
+    wait_until_sleeping(pids[0]);
+    eventually("the others are given away", || sockets(&pids[..1]) == before - 11);
+    for connection in &mut connections[1..] {
+        ask(connection, "/slow?ms=400");
+    }
+    wait_until_sleeping(pids[1]);
+    let held = sockets(&pids);
+    assert_ok(&read_one(&mut connections[0]));
+    eventually("most are on the shelf", || sockets(&pids) < held - 5);
+    proc.signal(Signal::TERM);
+    for connection in &mut connections[1..] {
+        assert_ok(&read_one(connection));
+    }
     assert_eq!(proc.end(), 0);
 }

@@ -1,5 +1,7 @@
 //! Guides. Each is a page of its own; the texts are in `src/docs` of the repository.
 
+#[doc = include_str!("deploy.md")]
+pub mod deploy {}
 #[doc = include_str!("file-format.md")]
 pub mod file_format {}
 #[doc = include_str!("fork-safety.md")]

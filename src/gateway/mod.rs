@@ -16,4 +16,5 @@ pub(crate) mod scgi;
 
 pub use error::GatewayError;
 pub use limits::Limits;
+pub(crate) use number::decimal;
 pub(crate) use request::{Front, Site, request};

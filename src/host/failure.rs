@@ -13,6 +13,8 @@ use crate::session::{SessionError, StoreError};
 pub(super) fn response(status: StatusCode) -> Response {
     let reason = status.canonical_reason().unwrap_or("Error");
     let mut response = Response::text(format!("{reason}\n")).with_status(status);
+    // It may depend on the session, and some of these are cached unless told otherwise.
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -17,7 +17,11 @@ impl Host {
     /// committed and no lock is held.
     pub(crate) fn respond(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
-        let mut response = match self.work(&parts, body) {
+        if let Some(response) = to_the_slash(&parts) {
+            return response;
+        }
+        let work = catch_unwind(AssertUnwindSafe(|| self.work(&parts, body)));
+        let mut response = match work.unwrap_or_else(|_| Err(Error::message("a hook panicked"))) {
             Ok(response) => response,
             Err(error) => {
                 let status = failure::status(&error);
@@ -99,6 +103,22 @@ impl Host {
         }
         response
     }
+}
+
+/// The cookie's `Path` is the mount and a slash, so a page at the bare mount would never see its session again: its
+/// visitors are sent to the page with the slash.
+fn to_the_slash(parts: &RequestParts) -> Option<Response> {
+    let is_bare = parts.path_info.is_empty() && !parts.script_name.is_empty();
+    if !is_bare || !matches!(parts.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let path = parts.encoded_mount();
+    let query = parts.meta.get_str("QUERY_STRING").filter(|query| !query.is_empty());
+    let location = match query {
+        Some(query) => format!("{path}/?{query}"),
+        None => format!("{path}/"),
+    };
+    Response::redirect(&location).ok()
 }
 
 /// A session that could not be saved is a 500, never a 200; that somebody held its lock all the time is a 503.

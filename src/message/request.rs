@@ -109,7 +109,7 @@ impl Request {
 
     /// `path` below the mount, as a link in a page needs it: `request.link("/login")`.
     pub fn link(&self, path: &str) -> String {
-        format!("{}{path}", self.parts.script_name)
+        self.parts.encoded_mount() + path
     }
 
     /// The value of the first cookie of this name, if there is one. Names are compared exactly and nothing is decoded.
@@ -173,6 +173,12 @@ impl Request {
 }
 
 impl RequestParts {
+    /// The mount as it stands in a URL or in a cookie's `Path`: it was decoded, and a byte that cannot stand there would
+    /// end it.
+    pub(crate) fn encoded_mount(&self) -> String {
+        percent_encoding::utf8_percent_encode(&self.script_name, PATH).to_string()
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.path.get_or_init(|| match self.path_info.as_slice() {
             b"" => "/".to_owned(),
@@ -228,6 +234,17 @@ impl RequestParts {
             || self.meta.get("CONTENT_LENGTH").is_some_and(|length| !matches!(length, b"" | b"0"))
     }
 }
+
+/// What is encoded: all but what stands in a path as it is (RFC 3986), and the semicolon that would end a cookie's.
+const PATH: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'+')
+    .remove(b'@')
+    .remove(b':');
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

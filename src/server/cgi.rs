@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::StatusCode;
 
 use super::activity::Alone;
-use super::buffers::Buffers;
+use super::buffers::{Buffers, PIECE};
 use super::exchange::{LINGER_BYTES, answer, plain, refusal};
 use super::reply::{self, ReplyError};
-use crate::gateway::{Front, GatewayError};
+use crate::gateway::{Front, GatewayError, decimal};
 use crate::host::Host;
 use crate::message::{Body, MetaVariables};
 use crate::sys::log::log;
@@ -33,7 +33,7 @@ pub(super) fn serve(host: &Host) -> u8 {
             return NO_STDOUT;
         }
     };
-    let mut buffers = Buffers::new();
+    let mut buffers = Buffers::for_script();
     let result = respond(host, &mut stdout, &mut buffers);
     match result {
         Ok(()) => DONE,
@@ -53,7 +53,7 @@ pub(super) fn refuse(reason: &str) -> u8 {
     let response = plain(StatusCode::INTERNAL_SERVER_ERROR);
     let sent = descriptor::take_stdout()
         .map_err(ReplyError::Write)
-        .and_then(|mut stdout| reply::cgi(&mut stdout, response, None, &mut Buffers::new()));
+        .and_then(|mut stdout| reply::cgi(&mut stdout, response, None, &mut Buffers::for_script()));
     if sent.is_ok() { DONE } else { NO_STDOUT }
 }
 
@@ -74,10 +74,10 @@ fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), 
     }
     let meta = meta_variables();
     let stdin = Stdin::default();
-    let answered = body(&meta, host.current_limits().body, &stdin)
-        .and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+    let answered =
+        body(&meta, host.current_limits().body, &stdin).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
     // Apache sends all of the message-body before it reads a byte of the response, and drops both where it cannot.
-    stdin.drain(&mut buffers.input);
+    stdin.drain(&mut buffers.piece);
     match answered {
         Ok((parts, response)) => reply::cgi(stdout, response, Some(&parts), buffers),
         Err(error) => reply::cgi(stdout, refusal("cgi", &error), None, buffers),
@@ -102,7 +102,7 @@ fn body(meta: &MetaVariables, limit: u64, stdin: &Stdin) -> Result<Body, Gateway
     let length = match meta.get("CONTENT_LENGTH") {
         None | Some(b"") if meta.get("HTTP_TRANSFER_ENCODING").is_some() => None,
         None | Some(b"") => Some(0),
-        Some(length) => Some(digits(length).ok_or(GatewayError::Malformed("CONTENT_LENGTH"))?),
+        Some(length) => Some(decimal(length).ok_or(GatewayError::Malformed("CONTENT_LENGTH"))?),
     };
     match length {
         Some(0) => Ok(Body::empty()),
@@ -120,12 +120,6 @@ fn body(meta: &MetaVariables, limit: u64, stdin: &Stdin) -> Result<Body, Gateway
     }
 }
 
-/// `1*DIGIT`; `str::parse` alone would take a sign.
-fn digits(value: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(value).ok()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
 /// Stdin, read when it is wanted and, other than `std::io::stdin`, not a byte further. Its copies count together.
 #[derive(Clone, Default)]
 struct Stdin {
@@ -139,10 +133,15 @@ impl Stdin {
     }
 
     /// Takes what the server still has of the message-body, up to a bound.
-    fn drain(mut self, buffer: &mut [u8]) {
+    fn drain(mut self, buffer: &mut Vec<u8>) {
         let mut drained = 0;
         while drained < LINGER_BYTES {
-            let left = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(usize::MAX).min(buffer.len());
+            let left = self.left.load(Ordering::Relaxed);
+            if left == 0 {
+                return;
+            }
+            buffer.resize(PIECE, 0);
+            let left = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
             match self.read(&mut buffer[..left]) {
                 Ok(0) => return,
                 Ok(n) => drained += n as u64,

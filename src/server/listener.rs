@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 
 use super::stream::Stream;
 use crate::sys::log::log;
-use crate::sys::{descriptor, environment};
+use crate::sys::{descriptor, environment, socket};
 
 /// Where a server listens: `HOST:PORT` or `unix:PATH`.
 ///
@@ -121,6 +121,7 @@ pub(crate) struct Listener {
     name: String,
     file: Option<SocketFile>,
     inherited: bool,
+    deferred: bool,
 }
 
 /// The file of a Unix socket that this process made.
@@ -193,12 +194,22 @@ impl Listener {
             // Connections inherit it: the last piece of a response does not wait for an acknowledgement.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
-        Ok(Self { fd, protocol, local, name, file: None, inherited: false })
+        Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false })
     }
 
     /// Whether somebody else has bound it, and keeps it when this process ends.
     pub(crate) fn is_inherited(&self) -> bool {
         self.inherited
+    }
+
+    /// Its own address, if this is TCP.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Whether the kernel may hold connections that are established and on which nothing was sent yet.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.deferred
     }
 
     /// Takes the next connection, if there is one: `EAGAIN` if not.
@@ -283,7 +294,14 @@ fn bind_one(address: SocketAddr, protocol: Protocol, options: SocketOptions) -> 
     sockopt::set_socket_reuseaddr(&fd, true)?;
     rustix::net::bind(&fd, &address)?;
     rustix::net::listen(&fd, options.backlog)?;
-    Listener::from_fd(fd, protocol).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    let mut listener =
+        Listener::from_fd(fd, protocol).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+    if protocol == Protocol::Http {
+        // Clients connect early and send late; no worker need wake up for that. A front server that speaks SCGI sends
+        // at once. An inherited socket is left as whoever bound it wants it (systemd has DeferAcceptSec=).
+        listener.deferred = socket::defer_accept(&listener, 1).is_ok();
+    }
+    Ok(listener)
 }
 
 fn bind_unix(path: &Path, protocol: Protocol, options: SocketOptions) -> Result<Listener, ListenError> {

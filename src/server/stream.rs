@@ -60,6 +60,11 @@ impl Stream {
         }
     }
 
+    /// Whether something is there to be read, or comes within `time`.
+    pub(super) fn is_readable_within(&self, time: Duration) -> bool {
+        self.wait(PollFlags::IN, Instant::now() + time).is_ok()
+    }
+
     /// Waits until reading (`IN`) or writing (`OUT`) would not block, or fails with `TimedOut`.
     fn wait(&self, flags: PollFlags, deadline: Instant) -> io::Result<()> {
         loop {

@@ -36,6 +36,7 @@ pub(super) enum Change {
     AddToken(String),
     RemoveToken(String),
     Expiry(Expiry, SystemTime),
+    Restart(SystemTime),
 }
 
 /// The changes of one request in their order, and the parts they rely on.
@@ -53,6 +54,10 @@ impl Changes {
 
     pub(super) fn push(&mut self, change: Change) {
         self.list.push(change);
+    }
+
+    pub(super) fn forget_changes(&mut self) {
+        self.list.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -78,10 +83,10 @@ impl Part {
             Self::User => a.user == b.user,
             Self::Token(token) => a.tokens.contains(token) == b.tokens.contains(token),
             Self::Tokens => a.tokens == b.tokens,
-            Self::Expiry => (a.idle, a.ends) == (b.idle, b.ends),
+            Self::Expiry => (a.idle, a.ends, a.lifetime) == (b.idle, b.ends, b.lifetime),
             Self::Everything => {
-                (&a.user, &a.values, &a.flash, &a.tokens, a.idle, a.ends)
-                    == (&b.user, &b.values, &b.flash, &b.tokens, b.idle, b.ends)
+                (&a.user, &a.values, &a.flash, &a.tokens) == (&b.user, &b.values, &b.flash, &b.tokens)
+                    && Self::Expiry.is_same(a, b)
             }
         }
     }
@@ -122,6 +127,7 @@ impl Change {
             }
             Self::RemoveToken(token) => record.tokens.retain(|t| t != token),
             Self::Expiry(expiry, from) => record.set_expiry(*expiry, millis(*from)),
+            Self::Restart(from) => record.restart(millis(*from)),
         }
         Ok(())
     }

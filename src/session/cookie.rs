@@ -72,8 +72,8 @@ impl CookiePolicy {
     }
 
     /// The value of a `Set-Cookie` header field that hands out `id`, to be kept for `lifetime` where it is persistent.
-    pub(crate) fn hand_out(&self, id: &Id, lifetime: Option<Duration>, request: &RequestParts) -> HeaderValue {
-        let max_age = lifetime.filter(|_| self.persistent).map(|life| life.as_secs());
+    pub(crate) fn hand_out(&self, id: &Id, lifetime: Duration, request: &RequestParts) -> HeaderValue {
+        let max_age = self.persistent.then_some(lifetime.as_secs());
         self.field(&id.to_text(), max_age, request)
     }
 
@@ -84,7 +84,7 @@ impl CookiePolicy {
 
     fn field(&self, value: &str, max_age: Option<u64>, request: &RequestParts) -> HeaderValue {
         // The mount was decoded, and a byte that cannot stand in an attribute would start another one.
-        let path = percent_encoding::utf8_percent_encode(&request.script_name, PATH).to_string() + "/";
+        let path = request.encoded_mount() + "/";
         let mut cookie =
             Cookie::build((self.name.as_str(), value)).path(path).http_only(true).same_site(self.same_site);
         if self.always_secure || request.secure {
@@ -98,14 +98,3 @@ impl CookiePolicy {
         HeaderValue::from_str(&text).expect("a checked name, hexadecimal digits and an encoded path")
     }
 }
-
-/// What is encoded in the `Path` attribute: all but what RFC 3986 lets stand in a path.
-const PATH: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-    .remove(b'/')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'+')
-    .remove(b'@')
-    .remove(b':');

@@ -31,7 +31,7 @@ pub(crate) enum CookieChange {
     /// Nothing.
     Keep,
     /// Hand out this ID, kept for so long if cookies are persistent.
-    HandOut(Id, Option<Duration>),
+    HandOut(Id, Duration),
     /// Take the cookie back.
     Revoke,
 }
@@ -91,12 +91,14 @@ impl Session {
             changes: Changes::default(),
             renew: false,
             flush: false,
+            second_run: false,
+            asked: false,
         }
     }
 
     /// Whether the callback looked at the session: its response then depends on the cookie.
     pub(crate) fn was_used(&self) -> bool {
-        matches!(self.state, State::Open(_)) || self.is_changed()
+        self.asked || self.is_changed()
     }
 
     fn is_changed(&self) -> bool {
@@ -126,20 +128,19 @@ impl Session {
             None => match lock_current(&manager, &base.id)? {
                 Some(current) => current,
                 // Logged out meanwhile, or renewed: the request is to see that.
-                None if self.flush => return Ok(Commit::Done(CookieChange::Revoke)),
+                None if self.flush => return commit_flushed(&manager, &view).map(Commit::Done),
                 None => return Ok(Commit::Again(Box::new(self.again(None)))),
             },
         };
-        if self.flush {
-            guard.delete()?;
-            return match commit_new(&manager, &view)? {
-                CookieChange::Keep => Ok(Commit::Done(CookieChange::Revoke)),
-                change => Ok(Commit::Done(change)),
-            };
-        }
         if current.version != base.version && !self.changes.hold(&base.record, &current.record) {
             let base = Base { id: base.id, record: current.record, version: current.version };
             return Ok(Commit::Again(Box::new(self.again(Some((guard, base))))));
+        }
+        if self.flush {
+            // First the new record, as in a renewal: where it cannot be kept, the old session stays as it was.
+            let change = commit_flushed(&manager, &view)?;
+            guard.delete()?;
+            return Ok(Commit::Done(change));
         }
         self.save(&manager, guard, base.id, &current)
     }
@@ -182,6 +183,7 @@ impl Session {
     /// The same request's session for the second run of its callback: exclusive, and with the lock where there is one.
     fn again(self, locked: Option<(Box<dyn Guard>, Base)>) -> Session {
         let mut session = Session::new(self.manager, self.request, Access::Exclusive);
+        session.second_run = true;
         if let Some((guard, base)) = locked {
             session.guard = Some(guard);
             session.state = State::Open(Box::new(Open { view: base.record.clone(), stored: Some(base) }));
@@ -212,6 +214,14 @@ fn commit_new(manager: &SessionManager, view: &Record) -> Result<CookieChange, S
     if manager.has_info(view) { create(manager, view) } else { Ok(CookieChange::Keep) }
 }
 
+/// What was set after a flush; without any, the cookie is taken back.
+fn commit_flushed(manager: &SessionManager, view: &Record) -> Result<CookieChange, SessionError> {
+    Ok(match commit_new(manager, view)? {
+        CookieChange::Keep => CookieChange::Revoke,
+        change => change,
+    })
+}
+
 fn touch_if_due(manager: &SessionManager, id: &Id, record: &Record) -> Result<CookieChange, SessionError> {
     // With a short idle timeout the resolution must be shorter still, or a busy session would end.
     let idle = record.idle_timeout().unwrap_or(Duration::MAX);
@@ -219,7 +229,10 @@ fn touch_if_due(manager: &SessionManager, id: &Id, record: &Record) -> Result<Co
     if u128::from(record::now().saturating_sub(record.accessed)) < resolution.as_millis() {
         return Ok(CookieChange::Keep);
     }
-    manager.store.touch(id)?;
+    // One that ended meanwhile stays ended: somebody may have been told so.
+    if record.is_expired(std::time::SystemTime::now()) || !manager.store.touch(id)? {
+        return Ok(CookieChange::Keep);
+    }
     Ok(refreshed(manager, *id, record))
 }
 
@@ -241,10 +254,9 @@ fn create(manager: &SessionManager, record: &Record) -> Result<CookieChange, Ses
 }
 
 /// How long a session can live if it is not used again.
-fn lifetime(record: &Record) -> Option<Duration> {
+fn lifetime(record: &Record) -> Duration {
     let absolute = record.ends.map(|ends| Duration::from_millis(ends.saturating_sub(record::now())));
-    match (record.idle_timeout(), absolute) {
-        (Some(idle), Some(absolute)) => Some(idle.min(absolute)),
-        (idle, absolute) => idle.or(absolute),
-    }
+    // Without limits: as long as user agents keep a cookie (RFC 6265bis: 400 days).
+    let life = [record.idle_timeout(), absolute].into_iter().flatten().min();
+    life.unwrap_or(Duration::from_secs(400 * 24 * 3600))
 }

@@ -42,6 +42,9 @@ pub struct Record {
     /// The absolute end.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub(crate) ends: Option<Millis>,
+    /// The absolute timeout, for when it starts anew.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lifetime: Option<Millis>,
     #[serde(rename = "v", default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "codec::unique_map")]
     pub(crate) values: BTreeMap<String, Encoded>,
     #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "codec::unique_map")]
@@ -60,6 +63,7 @@ impl Record {
             accessed: now,
             idle: None,
             ends: None,
+            lifetime: None,
             values: BTreeMap::new(),
             flash: BTreeMap::new(),
             tokens: Vec::new(),
@@ -72,7 +76,13 @@ impl Record {
     pub(crate) fn set_expiry(&mut self, expiry: Expiry, from: Millis) {
         // An idle timeout below a second would be none in whole seconds, and one above 136 years is none.
         self.idle = expiry.idle.and_then(|idle| u32::try_from(idle.as_millis().div_ceil(1000)).ok());
-        self.ends = expiry.absolute.map(|absolute| from.saturating_add(absolute.as_millis() as u64));
+        self.lifetime = expiry.absolute.map(|absolute| absolute.as_millis() as u64);
+        self.restart(from);
+    }
+
+    /// Starts the absolute timeout anew.
+    pub(crate) fn restart(&mut self, from: Millis) {
+        self.ends = self.lifetime.map(|lifetime| from.saturating_add(lifetime));
     }
 
     /// The encoding, for a store to keep. The time of last access is not in it; see [`set_accessed`](Self::set_accessed).

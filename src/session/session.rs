@@ -26,6 +26,7 @@ type Result<T, E = SessionError> = std::result::Result<T, E>;
 ///
 /// Values are kept under keys and may be of any serde type. Equal keys of different requests conflict, different keys
 /// never do; [`add`](Self::add) and [`push`](Self::push) conflict with nothing.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 pub struct Session {
     pub(super) manager: Option<Arc<SessionManager>>,
     pub(super) request: Arc<RequestParts>,
@@ -35,6 +36,10 @@ pub struct Session {
     pub(super) changes: Changes,
     pub(super) renew: bool,
     pub(super) flush: bool,
+    /// The callback runs a second time.
+    pub(super) second_run: bool,
+    /// Somebody wanted to know something of it.
+    pub(super) asked: bool,
 }
 
 /// How far the session has been opened.
@@ -74,6 +79,10 @@ impl Session {
     /// After the first access, and for [`Access::Optimistic`] where the request has a message-body: it could not be
     /// read a second time.
     pub fn set_access(&mut self, access: Access) -> Result<()> {
+        // The second run is exclusive, whatever the first one asked for.
+        if self.second_run {
+            return Ok(());
+        }
         if matches!(self.state, State::Open(_)) || !self.changes.is_empty() || self.renew || self.flush {
             return Err(SessionError::TooLate);
         }
@@ -189,9 +198,7 @@ impl Session {
     /// and starts the absolute timeout anew.
     pub fn set_user(&mut self, user: impl Into<String>) -> Result<()> {
         self.rely_and_change(Part::User, Change::User(Some(user.into())))?;
-        if let Some(expiry) = self.manager.as_ref().map(|manager| manager.expiry) {
-            self.change(Change::Expiry(expiry, SystemTime::now()))?;
-        }
+        self.change(Change::Restart(SystemTime::now()))?;
         self.cycle_id()
     }
 
@@ -207,8 +214,8 @@ impl Session {
     /// request starts a new one.
     pub fn flush(&mut self) -> Result<()> {
         self.writable()?;
-        // An optimistic request has nothing to lose here: whatever others saved goes too.
-        self.changes = Changes::default();
+        // What was looked at before may be carried over, so it is still relied on.
+        self.changes.forget_changes();
         self.renew = false;
         let manager = self.manager.clone().ok_or(SessionError::NoSession)?;
         let view = manager.new_record(&self.request);
@@ -315,6 +322,7 @@ impl Session {
 
     /// Loads the session if that has not been done: the first well-formed ID of the cookies that exists.
     pub(super) fn open(&mut self) -> Result<&mut Open> {
+        self.asked = true;
         if matches!(self.state, State::Unopened) {
             let manager = match (&self.manager, self.access) {
                 (None, _) | (_, Access::None) => return Err(SessionError::NoSession),

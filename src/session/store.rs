@@ -104,8 +104,8 @@ pub trait Store: Send + Sync {
         }
     }
 
-    /// Renews the time of last access.
-    fn touch(&self, id: &Id) -> Result<(), StoreError>;
+    /// Renews the time of last access; tells whether there was a session.
+    fn touch(&self, id: &Id) -> Result<bool, StoreError>;
 
     /// Whether a session exists that is not over.
     fn exists(&self, id: &Id) -> Result<bool, StoreError> {

@@ -61,14 +61,14 @@ impl Store for MemoryStore {
         Ok(Version(1))
     }
 
-    fn touch(&self, id: &Id) -> Result<(), StoreError> {
-        if let Some(entry) = self.sessions().get_mut(id) {
-            entry.stored.record.accessed = now();
-        }
-        Ok(())
+    fn touch(&self, id: &Id) -> Result<bool, StoreError> {
+        let mut sessions = self.sessions();
+        let entry = sessions.get_mut(id).filter(|entry| is_alive(entry));
+        Ok(entry.map(|entry| entry.stored.record.accessed = now()).is_some())
     }
 
     fn lock(&self, id: &Id, wait: Duration) -> Result<Option<Box<dyn Guard>>, StoreError> {
+        let wait = wait.min(Duration::from_secs(100 * 365 * 24 * 3600));
         let deadline = Instant::now() + wait;
         let mut sessions = self.sessions();
         loop {

@@ -34,6 +34,8 @@ pub(crate) fn exclusive(file: &File, wait: Duration) -> io::Result<bool> {
     if wait.is_zero() {
         return Ok(false);
     }
+    // More than a century is for ever, and does not overflow.
+    let wait = wait.min(Duration::from_secs(100 * 365 * 24 * 3600));
     let deadline = Instant::now() + wait;
     ALARM.with_borrow_mut(|alarm| match alarm.arm(wait) {
         Ok(()) => {
@@ -138,6 +140,14 @@ fn create() -> io::Result<libc::timer_t> {
             libc::sigaction(signal(), &raw const action, ptr::null_mut());
         }
     });
+    // Whoever started this thread may have left the signal blocked.
+    // SAFETY: sigemptyset initialises the set, and the calls only use it.
+    unsafe {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+    }
     let mut timer = MaybeUninit::<libc::timer_t>::uninit();
     // SAFETY: all-zero bytes are a valid sigevent, and the fields that SIGEV_THREAD_ID needs are set: the signal and a
     // thread of this process, the calling one. timer_create fills `timer` when it returns 0.
@@ -199,5 +209,29 @@ mod tests {
         assert!(!poll(&waiter, Instant::now() + Duration::from_millis(30)).unwrap());
         drop(holder);
         assert!(poll(&waiter, Instant::now() + Duration::from_secs(60)).unwrap());
+    }
+
+    #[test]
+    fn the_deadline_is_kept_where_signals_are_blocked() {
+        let (holder, waiter, _path) = pair();
+        assert!(try_exclusive(&holder).unwrap());
+        let (tx, rx) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // as a program started by a thread that blocks all signals
+            let _blocked = crate::sys::signal::Blocked::all();
+            tx.send(exclusive(&waiter, Duration::from_millis(50)).unwrap()).unwrap();
+        });
+        let got = rx.recv_timeout(Duration::from_secs(2));
+        drop(holder);
+        assert_eq!(got, Ok(false));
+    }
+
+    #[test]
+    fn a_wait_without_end_is_no_panic() {
+        let (holder, waiter, _path) = pair();
+        assert!(try_exclusive(&holder).unwrap());
+        let thread = std::thread::spawn(move || exclusive(&waiter, Duration::MAX).unwrap());
+        drop(holder);
+        assert!(thread.join().unwrap());
     }
 }

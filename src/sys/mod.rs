@@ -10,3 +10,4 @@ pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
+pub(crate) mod socket;

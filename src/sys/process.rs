@@ -62,6 +62,11 @@ pub(crate) fn id() -> Pid {
     rustix::process::getpid()
 }
 
+/// The ID of the process that started this one, or of whoever has taken its place.
+pub(crate) fn parent() -> Option<Pid> {
+    rustix::process::getppid()
+}
+
 /// How a child process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
@@ -101,7 +106,7 @@ pub(crate) fn kill(pid: Pid, signal: Signal) {
 pub(crate) fn signal_when_parent_dies(parent: Pid, signal: Signal) -> bool {
     let set = rustix::process::set_parent_process_death_signal(Some(signal)).is_ok();
     // The parent may have died between fork and the call above; then somebody else is the parent by now.
-    set && rustix::process::getppid() == Some(parent)
+    set && self::parent() == Some(parent)
 }
 
 #[cfg(test)]

@@ -35,6 +35,13 @@ static LEAVE: AtomicBool = AtomicBool::new(false);
 static LEAVE_TIMER: AtomicU64 = AtomicU64::new(0);
 static LEAVE_MILLIS: AtomicU64 = AtomicU64::new(0);
 
+/// From now on a write beyond the process's file size limit fails with EFBIG instead of ending the process.
+pub(crate) fn ignore_file_size() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // Where it cannot be set, the limit ends the process as it did before.
+    ONCE.call_once(|| _ = set(Signal::XFSZ, Action::Ignore));
+}
+
 /// The pipe's end for the loop.
 pub(crate) struct Signals {
     reader: OwnedFd,

@@ -101,7 +101,9 @@ impl Site {
     pub(crate) fn log_in(&self) -> String {
         let reply = self.request("POST", "/login").form("name=alice").send();
         assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.session().expect("a login hands out a session")
+        let session = reply.session().expect("a login hands out a session");
+        assert!(self.place.path("sessions").join(&session).exists(), "the session is not where the file says");
+        session
     }
 
     /// What `/check` says in the line `name`.
@@ -219,7 +221,10 @@ impl Adapted {
     }
 
     pub(crate) fn replace(self, old: &str, new: &str) -> Self {
-        assert!(self.0.contains(old), "{old:?} is not in the file:\n{}", self.0);
+        // Not only in a comment, unless it is one that becomes a line.
+        let counts = |line: &str| old.starts_with('#') || !line.trim_start().starts_with('#');
+        let mut lines = self.0.lines().filter(|line| counts(line));
+        assert!(lines.any(|line| line.contains(old)), "{old:?} is not in the file:\n{}", self.0);
         Self(self.0.replace(old, new))
     }
 
@@ -310,13 +315,11 @@ impl Setting<'_> {
 
     fn nginx(&self) -> Command {
         let user = self.user.as_ref().map_or("", |_| "user www-data;");
-        let mut temporary = String::new();
-        for name in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            temporary.push_str(&format!("{name}_temp_path {};\n", self.path(name)));
-        }
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temporary = temporary.map(|name| format!("{name}_temp_path {};", self.path(name))).join("\n");
         let main = format!(
             "{user}\ndaemon off;\nworker_processes 2;\npid {pid};\nerror_log {log} info;\n\
-             events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n{temporary}include {site};\n}}\n",
+             events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n{temporary}\ninclude {site};\n}}\n",
             pid = self.path("nginx.pid"),
             log = self.path("error.log"),
             site = self.path("site.conf"),
@@ -334,25 +337,20 @@ impl Setting<'_> {
         if self.plan.https {
             modules.extend(["socache_shmcb", "ssl"]);
         }
-        let mut main = format!("ServerRoot \"{}\"\nDefaultRuntimeDir \"{}\"\n", self.path(""), self.path(""));
-        for module in modules {
-            main.push_str(&format!("LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so\n"));
-        }
+        let module = |name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so");
+        let mut lines: Vec<String> = modules.into_iter().map(module).collect();
         if self.front.is_cgi() {
-            main.push_str(&format!("ScriptSock \"{}\"\n", self.path("cgid.sock")));
+            lines.push(format!("ScriptSock \"{}\"", self.path("cgid.sock")));
         }
         if self.user.is_some() {
-            main.push_str("User www-data\nGroup www-data\n");
+            lines.push("User www-data\nGroup www-data".to_owned());
         }
-        main.push_str(&format!(
-            "PidFile \"{}\"\nErrorLog \"{}\"\nServerName localhost\nListen {}\nStartServers 1\nThreadsPerChild 25\n\
-             GracefulShutdownTimeout 1\nInclude \"{}\"\n",
-            self.path("apache.pid"),
-            self.path("error.log"),
-            self.address,
-            self.path("site.conf"),
-        ));
-        fs::write(self.place.path("apache.conf"), main).unwrap();
+        let directory = self.path("");
+        lines.push(format!("ServerRoot \"{directory}\"\nDefaultRuntimeDir \"{directory}\"\nServerName localhost"));
+        lines.push(format!("PidFile \"{}\"\nErrorLog \"{}\"", self.path("apache.pid"), self.path("error.log")));
+        lines.push(format!("Listen {}\nStartServers 1\nThreadsPerChild 25", self.address));
+        lines.push(format!("Include \"{}\"\n", self.path("site.conf")));
+        fs::write(self.place.path("apache.conf"), lines.join("\n")).unwrap();
         let mut command = server("apache2");
         command.arg("-DFOREGROUND").arg("-f").arg(self.place.path("apache.conf"));
         command
@@ -363,39 +361,38 @@ impl Setting<'_> {
             self.place.private(name, self.user.as_ref().map(|user| (user.id, user.group)));
         }
         // With the modules and the normalisation of Debian's lighttpd.conf.
-        let mut main = format!(
+        let mut lines = vec![
             "server.modules = ( \"mod_indexfile\", \"mod_access\", \"mod_redirect\" )\n\
-             server.document-root = \"{}\"\nserver.upload-dirs = ( \"{}\" )\n\
-             server.bind = \"{}\"\nserver.port = {}\n\
              server.http-parseopts = ( \"header-strict\" => \"enable\", \"host-strict\" => \"enable\",\n\
              \"host-normalize\" => \"enable\", \"url-normalize-unreserved\" => \"enable\",\n\
              \"url-normalize-required\" => \"enable\", \"url-ctrls-reject\" => \"enable\",\n\
              \"url-path-2f-decode\" => \"enable\", \"url-path-dotseg-remove\" => \"enable\" )\n\
-             index-file.names = ( \"index.php\", \"index.html\" )\nurl.access-deny = ( \"~\", \".inc\" )\n",
-            self.path("htdocs"),
-            self.path("uploads"),
-            self.address.ip(),
-            self.address.port(),
-        );
+             index-file.names = ( \"index.php\", \"index.html\" )\nurl.access-deny = ( \"~\", \".inc\" )"
+                .to_owned(),
+            format!("server.document-root = \"{}\"", self.path("htdocs")),
+            format!("server.upload-dirs = ( \"{}\" )", self.path("uploads")),
+            format!("server.bind = \"{}\"\nserver.port = {}", self.address.ip(), self.address.port()),
+        ];
         if self.user.is_some() {
-            main.push_str("server.username = \"www-data\"\nserver.groupname = \"www-data\"\n");
+            lines.push("server.username = \"www-data\"\nserver.groupname = \"www-data\"".to_owned());
         }
         if self.plan.https {
-            main.push_str(&format!(
-                "server.modules += ( \"mod_openssl\" )\nssl.engine = \"enable\"\nssl.pemfile = \"{}\"\n",
-                self.path("both.pem")
-            ));
+            lines.push("server.modules += ( \"mod_openssl\" )\nssl.engine = \"enable\"".to_owned());
+            lines.push(format!("ssl.pemfile = \"{}\"", self.path("both.pem")));
         }
-        main.push_str(&format!("include \"{}\"\n", self.path("site.conf")));
-        fs::write(self.place.path("lighttpd.conf"), main).unwrap();
+        lines.push(format!("include \"{}\"\n", self.path("site.conf")));
+        fs::write(self.place.path("lighttpd.conf"), lines.join("\n")).unwrap();
         let mut command = server("lighttpd");
         command.arg("-D").arg("-f").arg(self.place.path("lighttpd.conf"));
         command
     }
 }
 
-/// A server by its name: Debian keeps them where only root's PATH leads.
+/// A server by its name: Debian keeps them where only root's PATH leads. Its environment is as empty as at the start of
+/// a service, since Apache hands it on.
 fn server(name: &str) -> Command {
     let path = format!("/usr/sbin/{name}");
-    Command::new(if Path::new(&path).exists() { path } else { name.to_owned() })
+    let mut command = Command::new(if Path::new(&path).exists() { path } else { name.to_owned() });
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }

@@ -17,11 +17,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("docs", &[]),
 ];
 
-/// What only the tests of a room may name besides.
-const TEST_ARROWS: &[(&str, &str)] = &[
-    // A host is tested with sessions, and those need a store.
-    ("host", "store"),
-];
+/// What only the tests of a room may name besides: they are no part of what is built. A host is tested with sessions,
+/// and those need a store.
+const TEST_ARROWS: &[(&str, &str)] = &[("host", "store"), ("server", "store")];
 
 const MOST_LINES: usize = 650;
 
@@ -43,6 +41,12 @@ pub(crate) fn problems(path: &str, source: &str) -> Vec<String> {
         file.no_unsafe();
     }
     file.problems
+}
+
+struct InlineModule {
+    /// How many braces were open before its own.
+    braces: usize,
+    is_test: bool,
 }
 
 struct File<'a> {
@@ -89,22 +93,24 @@ impl File<'_> {
         let depth =
             rest.trim_end_matches("mod.rs").trim_end_matches(".rs").split('/').filter(|s| !s.is_empty()).count();
         let mut braces = 0;
-        let mut inline_modules: Vec<usize> = Vec::new();
+        let mut inline_modules: Vec<InlineModule> = Vec::new();
+        let is_test_file = inner.ends_with("/tests.rs") || inner.contains("/tests/");
         for at in 0..self.tokens.len() {
+            let is_test = is_test_file || inline_modules.iter().any(|module| module.is_test);
             match self.text(at) {
                 "{" => {
                     if at >= 2 && self.text(at - 2) == "mod" {
-                        inline_modules.push(braces);
+                        inline_modules.push(InlineModule { braces, is_test: self.is_for_tests(at - 2) });
                     }
                     braces += 1;
                 }
                 "}" => {
                     braces -= 1;
-                    inline_modules.pop_if(|opened| *opened == braces);
+                    inline_modules.pop_if(|module| module.braces == braces);
                 }
                 "crate" if self.is_path_separator(at + 1) => {
                     for (line, name) in self.first_names(at + 3) {
-                        self.arrow(line, room, allowed, &name);
+                        self.arrow(line, room, allowed, &name, is_test);
                     }
                 }
                 "super" if self.is_path_separator(at + 1) && !self.follows_super(at) => {
@@ -116,7 +122,7 @@ impl File<'_> {
                         self.report(self.line(at), &format!("super:: leaves the room {room}"));
                     }
                 }
-                name if room == "server" && name.len() > 5 && name.ends_with("Store") => {
+                name if room == "server" && !is_test && name.len() > 5 && name.ends_with("Store") => {
                     let what = format!("the concrete store {name} is named in src/server");
                     self.report(self.line(at), &what);
                 }
@@ -129,14 +135,18 @@ impl File<'_> {
         at >= 3 && self.text(at - 3) == "super" && self.is_path_separator(at - 2)
     }
 
-    fn arrow(&mut self, line: usize, room: &str, allowed: &[&str], name: &str) {
-        let is_test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+    /// Whether the module declared at `at` is there for tests only.
+    fn is_for_tests(&self, at: usize) -> bool {
+        at >= 7 && (at - 7..at).map(|before| self.text(before)).eq(["#", "[", "cfg", "(", "test", ")", "]"])
+    }
+
+    fn arrow(&mut self, line: usize, room: &str, allowed: &[&str], name: &str, is_test: bool) {
         if name == room || allowed.contains(&name) || (is_test && TEST_ARROWS.contains(&(room, name))) {
             return;
         }
         if ARROWS.iter().any(|(other, _)| *other == name) {
             self.report(line, &format!("{room} may not know {name}"));
-        } else {
+        } else if !is_test {
             self.report(line, &format!("crate::{name} is no room: name the room that it comes from"));
         }
     }
@@ -282,6 +292,10 @@ mod tests {
         one("src/host/mod.rs", "use crate::store::MemoryStore;", "host may not know store");
         one("src/host/tests.rs", "use crate::server::Options;", "host may not know server");
         one("src/gateway/tests.rs", "use crate::store::MemoryStore;", "gateway may not know store");
+        none("src/server/run.rs", "#[cfg(test)] mod tests { use crate::store::MemoryStore; use crate::Request; }");
+        one("src/server/run.rs", "#[cfg(test)] mod tests { } use crate::Request;", "crate::Request is no room");
+        one("src/server/run.rs", "#[cfg(unix)] mod tests { use crate::store; }", "server may not know store");
+        one("src/server/run.rs", "#[cfg(test)] mod tests { use crate::admin; }", "server may not know admin");
     }
 
     #[test]

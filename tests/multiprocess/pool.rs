@@ -231,7 +231,7 @@ fn ids_drawn_by_forked_workers_never_repeat() {
         (0..SESSIONS).map(draw).collect::<Vec<_>>()
     };
     let ids = thread::scope(|scope| {
-        let threads: Vec<_> = (0..VISITORS).map(|_| scope.spawn(&draw)).collect();
+        let threads: Vec<_> = (0..VISITORS).map(|_| scope.spawn(draw)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a visitor failed")).collect::<Vec<_>>()
     });
     assert!(ids.iter().all(|id| Id::parse(id).is_some()));

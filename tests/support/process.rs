@@ -185,6 +185,16 @@ pub fn wait_until_stopped(pid: u32) {
     });
 }
 
+/// How many sockets these processes have open.
+pub fn sockets(pids: &[u32]) -> usize {
+    let of = |pid: &u32| {
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+    };
+    pids.iter().map(of).sum()
+}
+
 /// The children of process `pid`: the workers of a master.
 pub fn children(pid: u32) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -3,50 +3,40 @@
 //! While connections come one after the other, each costs no system call but accept and what serving it needs: the
 //! listeners are tried first, and only when none has a connection does epoll wait.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
+use super::parking::Parking;
 use super::scoreboard::{Desk, Scoreboard};
+use super::shelf::{Quiet, Shelf};
 use crate::host::Host;
 use crate::server::buffers::Buffers;
 use crate::server::http::{Next, serve_http};
 use crate::server::listener::{Listener, Protocol};
 use crate::server::scgi::serve_scgi;
-use crate::server::stream::Stream;
 use crate::sys::deadline::Answer;
 use crate::sys::log::log;
 use crate::sys::process::id;
 use crate::sys::signal::{Signals, asked_to_leave};
 
-/// How many quiet HTTP connections a worker keeps for another request.
-const MAX_PARKED: usize = 64;
 /// How long the last workers of a pool go on taking connections that wait in the queue.
 const MAX_DRAIN: Duration = Duration::from_secs(5);
 /// The same where others go on serving.
 const MAX_LOOK: Duration = Duration::from_secs(1);
 /// How long the first request on a connection may be on its way when the worker leaves.
 const FRESH: Duration = Duration::from_millis(200);
+/// How long a worker waits in place for the first request on a Unix socket's connection: to park it costs more.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// How long a worker stays away from the listeners when the system is out of descriptors or memory.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// What an event belongs to: the signals, a listener, or a parked connection (its descriptor's number).
+/// What an event belongs to: the signals, a listener, the shelf, or a parked connection (a number that is smaller).
 const SIGNALS: u64 = u64::MAX;
 const LISTENER: u64 = u64::MAX - 1;
-
-/// A quiet HTTP connection.
-struct Parked {
-    stream: Stream,
-    since: Instant,
-    /// It was accepted and nothing has come on it yet: its first request is on the way.
-    fresh: bool,
-}
-
-/// What epoll calls a parked connection.
-fn token(stream: &Stream) -> u64 {
-    u64::from(stream.as_fd().as_raw_fd().cast_unsigned())
-}
+const SHELF: u64 = u64::MAX - 2;
 
 /// Serves connections, one at a time.
 pub(super) struct Attendant<'a> {
@@ -56,9 +46,11 @@ pub(super) struct Attendant<'a> {
     board: Scoreboard,
     signals: Option<&'a Signals>,
     buffers: Buffers,
-    epoll: OwnedFd,
-    /// The longest quiet first.
-    parked: Vec<Parked>,
+    parking: Parking,
+    /// Where connections come from that others hold and cannot serve now.
+    shelf: Option<Arc<Shelf>>,
+    /// The listeners are left to others.
+    closed: bool,
     /// Until when the listeners are left alone.
     exhausted: Option<Instant>,
     exhaustion_logged: bool,
@@ -71,15 +63,19 @@ impl<'a> Attendant<'a> {
         desk: Desk,
         board: Scoreboard,
         signals: Option<&'a Signals>,
+        shelf: Option<Arc<Shelf>>,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(signals) = signals {
             epoll::add(&epoll, signals, epoll::EventData::new_u64(SIGNALS), epoll::EventFlags::IN)?;
         }
+        // A connection wakes one worker, not all.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
         for listener in listeners {
-            // A connection wakes one worker, not all.
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), flags)?;
+        }
+        if let Some(shelf) = &shelf {
+            epoll::add(&epoll, shelf, epoll::EventData::new_u64(SHELF), flags)?;
         }
         Ok(Self {
             host,
@@ -88,8 +84,9 @@ impl<'a> Attendant<'a> {
             board,
             signals,
             buffers: Buffers::new(),
-            epoll,
-            parked: Vec::new(),
+            parking: Parking::new(epoll, shelf.clone()),
+            shelf,
+            closed: false,
             exhausted: None,
             exhaustion_logged: false,
         })
@@ -99,14 +96,14 @@ impl<'a> Attendant<'a> {
     /// for half of `graceful_timeout` at most.
     pub(super) fn serve(&mut self, graceful_timeout: Duration) {
         while !self.is_leaving() {
-            let served = self.accept_round();
+            let served = self.round();
             if self.is_leaving() {
                 break;
             }
             // As long as connections come and none is parked, there is nothing to ask the kernel for.
             if !served {
                 self.wait(None);
-            } else if !self.parked.is_empty() {
+            } else if !self.parking.is_empty() {
                 self.wait(Some(Duration::ZERO));
             }
         }
@@ -117,8 +114,8 @@ impl<'a> Attendant<'a> {
         asked_to_leave() || self.desk.is_spent()
     }
 
-    /// Takes one connection from each listener and serves it. False where there was none.
-    fn accept_round(&mut self) -> bool {
+    /// Takes one connection from each listener and one from the shelf, and serves them. False where there was none.
+    fn round(&mut self) -> bool {
         if let Some(until) = self.exhausted {
             if Instant::now() < until {
                 return false;
@@ -126,23 +123,22 @@ impl<'a> Attendant<'a> {
             self.exhausted = None;
         }
         let mut served = false;
-        let listeners = self.listeners;
-        for listener in listeners {
+        let listeners = if self.closed { &[] } else { self.listeners };
+        for (number, listener) in listeners.iter().enumerate() {
             match listener.accept() {
                 Ok(stream) => {
-                    self.attend(stream, listener.protocol, true);
+                    self.attend(Quiet { stream, listener: number, fresh: true });
                     served = true;
                     if self.desk.is_spent() {
-                        break;
+                        return true;
                     }
                 }
                 Err(Errno::AGAIN) => {}
                 // The client has left, or a signal came: the next one, please.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => served = true,
                 Err(errno) => {
-                    // EMFILE, ENFILE, ENOBUFS, ENOMEM. Parked connections are what can be given back, the longest quiet
-                    // first: the others may be about to send their first request.
-                    self.parked.drain(..self.parked.len().div_ceil(2));
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM. Parked connections are what can be given back.
+                    self.parking.close_half();
                     self.exhausted = Some(Instant::now() + EXHAUSTED);
                     if !self.exhaustion_logged {
                         self.exhaustion_logged = true;
@@ -152,48 +148,56 @@ impl<'a> Attendant<'a> {
                 }
             }
         }
+        if let Some(quiet) = self.shelf.as_ref().and_then(|shelf| shelf.take(self.listeners)) {
+            self.attend(quiet);
+            served = true;
+        }
         served
     }
 
-    /// Serves what has arrived on a connection; `fresh`: it is the first that could.
-    fn attend(&mut self, stream: Stream, protocol: Protocol, fresh: bool) {
+    /// Serves what has arrived on a connection.
+    fn attend(&mut self, connection: Quiet) {
+        self.parking.busy();
+        let Quiet { stream, listener, fresh } = connection;
         let client = stream.as_fd().as_raw_fd();
-        let before = self.desk.served();
-        match protocol {
+        match self.listeners[listener].protocol {
             Protocol::Scgi => {
                 self.desk.attend(client, Answer::Cgi);
                 serve_scgi(stream, self.host, &self.desk, &mut self.buffers);
             }
             Protocol::Http => {
                 self.desk.attend(client, Answer::Http);
-                if let Next::Idle(stream) = serve_http(stream, self.host, &self.desk, &mut self.buffers) {
-                    self.park(stream, fresh && self.desk.served() == before);
+                let before = self.desk.served();
+                let mut next = serve_http(stream, self.host, &self.desk, &mut self.buffers);
+                let is_fresh = |desk: &Desk| fresh && desk.served() == before;
+                if let Next::Idle(stream) = next {
+                    let unix = self.listeners[listener].local().is_none();
+                    next = if unix && is_fresh(&self.desk) && stream.is_readable_within(AT_ONCE) {
+                        serve_http(stream, self.host, &self.desk, &mut self.buffers)
+                    } else {
+                        Next::Idle(stream)
+                    };
+                }
+                if let Next::Idle(stream) = next {
+                    self.park(Quiet { stream, listener, fresh: is_fresh(&self.desk) });
                 }
             }
         }
         self.desk.quiet();
     }
 
-    fn park(&mut self, stream: Stream, fresh: bool) {
-        if self.is_leaving() && !fresh {
-            return;
-        }
-        if self.parked.len() == MAX_PARKED {
-            self.parked.remove(0);
-        }
-        let data = epoll::EventData::new_u64(token(&stream));
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if epoll::add(&self.epoll, &stream, data, flags).is_ok() {
-            self.parked.push(Parked { stream, since: Instant::now(), fresh });
+    fn park(&mut self, quiet: Quiet) {
+        if quiet.fresh || !self.is_leaving() {
+            self.parking.park(quiet);
         }
     }
 
-    /// Waits for a connection, a parked one that goes on, or a signal; `None`: as long as it takes. Returns how many
-    /// parked connections went on.
-    fn wait(&mut self, time: Option<Duration>) -> usize {
+    /// Waits for a connection, a parked one that goes on, or a signal, and serves it; `None`: as long as it takes.
+    /// False where there was nothing to serve.
+    fn wait(&mut self, time: Option<Duration>) -> bool {
         let keep = self.host.current_limits().keep_alive_timeout;
-        let next = [self.parked.first().map(|parked| parked.since + keep), self.exhausted].into_iter().flatten().min();
-        let time = match (time, next) {
+        let next = [self.parking.oldest().map(|since| since + keep), self.exhausted].into_iter().flatten().min();
+        let timeout = match (time, next) {
             (None, Some(next)) => {
                 // A millisecond more, since epoll counts in those and must not wake too early.
                 let mut left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -206,47 +210,57 @@ impl<'a> Attendant<'a> {
             }
             (time, _) => time,
         };
-        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut events: [epoll::Event; 16] = std::array::from_fn(|_| epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         });
+        let mut wait = || epoll::wait(self.parking.epoll(), &mut events[..], timeout.as_ref());
+        let count = if time.is_none() {
+            self.parking.idle();
+            self.board.while_idle(wait)
+        } else {
+            wait()
+        };
         // EINTR: a signal came, and it is in the pipe or the flag by now.
-        let count = epoll::wait(&self.epoll, &mut events[..], time.as_ref()).unwrap_or(0);
-        let mut resumed = 0;
-        for event in &events[..count] {
-            // The struct is packed, so no reference into it.
-            let data = event.data;
-            match data.u64() {
+        let count = count.unwrap_or(0);
+        // The structs are packed, so no references into them.
+        let tokens = events[..count].iter().map(|event| { event.data }.u64());
+        let mut is_called = false;
+        for token in tokens.clone() {
+            match token {
                 // The flag has been set by the handler; what is in the pipe only woke us up.
                 SIGNALS => while self.signals.is_some_and(|signals| signals.next().is_some()) {},
-                LISTENER => {}
-                descriptor => {
-                    resumed += 1;
-                    self.resume(descriptor);
+                LISTENER => is_called = true,
+                SHELF => {
+                    is_called = true;
+                    self.shelf.iter().for_each(|shelf| shelf.note());
                 }
+                _ => {}
             }
         }
-        let now = Instant::now();
-        let stale = self.parked.iter().take_while(|parked| parked.since + keep <= now).count();
-        self.parked.drain(..stale);
-        resumed
-    }
-
-    /// Serves a parked connection that has become readable.
-    fn resume(&mut self, descriptor: u64) {
-        let found = self.parked.iter().position(|parked| token(&parked.stream) == descriptor);
-        let Some(found) = found else { return };
-        let Parked { stream, fresh, .. } = self.parked.remove(found);
-        // It is served like a new one; what it says from now on is read there.
-        if epoll::delete(&self.epoll, &stream).is_ok() {
-            self.attend(stream, Protocol::Http, fresh);
+        // What everybody waits for goes first, as the kernel may have woken only this worker for it. What is parked
+        // here can still be given away if that takes long.
+        let mut served = is_called && self.round();
+        for token in tokens.filter(|&token| token < SHELF) {
+            if let Some(quiet) = self.parking.resume(token) {
+                self.attend(quiet);
+                served = true;
+            }
         }
+        self.parking.close_stale(keep);
+        served
     }
 
     /// The end: requests that have been sent already are still answered.
     fn drain(&mut self, graceful_timeout: Duration) {
-        let last = self.board.is_last();
+        let (last, stopping) = (self.board.is_last(), self.board.is_stopping());
+        if !stopping && let Some(shelf) = self.shelf.take() {
+            // The others go on with what is quiet here.
+            let _ = epoll::delete(self.parking.epoll(), &shelf);
+            self.parking.give_away();
+            shelf.pass_on(self.listeners);
+        }
         // Recycled: whoever takes this worker's place looks at the listeners before anything else.
         if last || asked_to_leave() {
             // Where nobody serves after us, whoever waits in a queue would get a reset: so they are emptied, but not
@@ -255,21 +269,35 @@ impl<'a> Attendant<'a> {
             let (time, rounds) = if last { (MAX_DRAIN.min(graceful_timeout / 2), usize::MAX) } else { (MAX_LOOK, 64) };
             let until = Instant::now() + time;
             let mut round = 0;
-            while self.accept_round() && round < rounds && Instant::now() < until {
+            while self.round() && round < rounds && Instant::now() < until {
                 round += 1;
             }
         }
-        for listener in self.listeners {
-            let _ = epoll::delete(&self.epoll, listener);
+        // The kernel may hold connections that are as fresh as those that are parked.
+        let deferred = last && self.listeners.iter().any(Listener::is_deferred);
+        if !deferred {
+            self.close();
         }
-        // A parked connection on which a request is waiting is served. One that was accepted just now gets a moment
-        // for its first request; the others are closed.
-        let until = Instant::now() + FRESH;
-        while !self.parked.is_empty() {
+        // A parked connection on which a request is waiting is served, and so is, where nobody else will, one on the
+        // shelf. One that was accepted just now gets a moment for its first request; the others are closed.
+        let until = Instant::now() + FRESH.min(graceful_timeout / 2);
+        loop {
             let left = until.saturating_duration_since(Instant::now());
-            let hopeful = !left.is_zero() && self.parked.iter().any(|parked| parked.fresh);
-            if self.wait(Some(if hopeful { left } else { Duration::ZERO })) == 0 && !hopeful {
+            let hopeful = !left.is_zero() && (deferred || self.parking.expects());
+            if left.is_zero() {
+                self.close();
+            }
+            if !self.wait(Some(if hopeful { left } else { Duration::ZERO })) && !hopeful {
                 break;
+            }
+        }
+    }
+
+    /// Leaves the listeners to others.
+    fn close(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) {
+            for listener in self.listeners {
+                let _ = epoll::delete(self.parking.epoll(), listener);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +13,7 @@ use super::PoolOptions;
 use super::crew::{Backoff, Crew, Member};
 use super::notify::Notify;
 use super::scoreboard::{Scoreboard, millis, now};
+use super::shelf::Shelf;
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
@@ -41,6 +43,7 @@ struct Master<'a> {
     listeners: &'a [Listener],
     options: PoolOptions,
     board: Scoreboard,
+    shelf: Arc<Shelf>,
     signals: Signals,
     /// Workers that became ready write a byte.
     ready: (OwnedFd, OwnedFd),
@@ -83,12 +86,14 @@ pub(super) fn run(host: &Host, listeners: &[Listener], options: PoolOptions) -> 
     for listener in listeners {
         log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
     }
+    // Those that leave still have their slots while their successors start.
+    let board = Scoreboard::new(2 * MAX_WORKERS + 1)?;
     let mut master = Master {
         host,
         listeners,
         options,
-        // Those that leave still have their slots while their successors start.
-        board: Scoreboard::new(2 * MAX_WORKERS + 1)?,
+        board,
+        shelf: Arc::new(Shelf::new(board)?),
         signals,
         ready: pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?,
         notify: Notify::from_environment(),
@@ -185,6 +190,7 @@ impl Master<'_> {
         self.stopping.get_or_insert(status);
         if first {
             self.notify.send("STOPPING=1");
+            self.board.set_stopping();
             if !self.listeners.iter().any(Listener::is_inherited) {
                 self.board.set_last();
             }
@@ -237,6 +243,7 @@ impl Master<'_> {
             host: self.host,
             listeners: self.listeners,
             board: self.board,
+            shelf: &self.shelf,
             number,
             master: self.pid,
             ready: &self.ready.1,

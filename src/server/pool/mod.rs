@@ -7,7 +7,9 @@ mod attendant;
 mod crew;
 mod master;
 mod notify;
+mod parking;
 mod scoreboard;
+mod shelf;
 mod worker;
 
 use std::time::Duration;
@@ -50,6 +52,6 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
     let board = Scoreboard::new(1)?;
     let desk = Desk::new(board.slot(0), u64::MAX - 1);
     let listeners = [listener];
-    Attendant::new(host, &listeners, desk, board, None)?.serve(Duration::MAX);
+    Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())
 }

@@ -12,14 +12,22 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::server::activity::Activity;
 use crate::sys::deadline::{Answer, Words};
-use crate::sys::{shared, signal};
+use crate::sys::{process, shared, signal};
 
 /// Words of a slot: 4 cache lines, so that workers do not slow each other down.
 const SLOT: usize = 32;
+/// What concerns all: words before the first slot, those that change often on cache lines of their own.
+const LAST: usize = 0;
+const STOPPING: usize = 1;
+const MASTER: usize = 2;
+const SHELF: usize = 8;
+const IDLE: usize = 16;
+/// The words of a slot.
 const STATE: usize = 0;
 const CURRENT: usize = 1;
 const CONDEMNED: usize = 2;
@@ -47,16 +55,22 @@ pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn pid(pid: Option<Pid>) -> u64 {
+    pid.map_or(0, |pid| u64::from(pid.as_raw_nonzero().get().cast_unsigned()))
+}
+
 /// The shared memory. The first slot's place is taken by what concerns all.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Scoreboard {
     words: &'static [AtomicU64],
 }
 
 impl Scoreboard {
-    /// A scoreboard for `slots` workers.
+    /// A scoreboard for `slots` workers of this process.
     pub(super) fn new(slots: usize) -> io::Result<Self> {
-        Ok(Self { words: shared::words((slots + 1) * SLOT)? })
+        let words = shared::words((slots + 1) * SLOT)?;
+        words[MASTER].store(pid(Some(process::id())), Relaxed);
+        Ok(Self { words })
     }
 
     /// How many workers it has room for.
@@ -71,12 +85,46 @@ impl Scoreboard {
 
     /// Tells the workers that nobody will serve after them: connections that wait in a queue are theirs.
     pub(super) fn set_last(&self) {
-        self.words[0].store(1, Release);
+        self.words[LAST].store(1, Release);
     }
 
     /// Whether nobody will serve after the workers that there are.
     pub(super) fn is_last(&self) -> bool {
-        self.words[0].load(Acquire) != 0
+        self.words[LAST].load(Acquire) != 0
+    }
+
+    /// Tells the workers that all of them leave.
+    pub(super) fn set_stopping(&self) {
+        self.words[STOPPING].store(1, Release);
+    }
+
+    /// Whether all workers leave, asked by one of them: their master stops, or is dead. Others may still serve the
+    /// listeners, where those are inherited.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.words[STOPPING].load(Acquire) != 0 || pid(process::parent()) != self.words[MASTER].load(Relaxed)
+    }
+
+    /// Whether a connection may be on the shelf: a hint that saves a system call.
+    pub(super) fn is_shelf_used(&self) -> bool {
+        self.words[SHELF].load(Acquire) != 0
+    }
+
+    pub(super) fn set_shelf_used(&self, used: bool) {
+        self.words[SHELF].store(used.into(), Release);
+    }
+
+    /// How many workers wait for something to do. One that was killed while it waited is counted for ever: this is
+    /// for who would be glad of help, and may be wrong.
+    pub(super) fn idle(&self) -> u64 {
+        self.words[IDLE].load(Relaxed)
+    }
+
+    /// Counts the worker as idle while `wait` runs.
+    pub(super) fn while_idle<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.words[IDLE].fetch_add(1, Relaxed);
+        let result = wait();
+        self.words[IDLE].fetch_sub(1, Relaxed);
+        result
     }
 }
 

@@ -1,10 +1,12 @@
 //! A worker: one process that serves one request at a time until it is told to leave.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendant::Attendant;
 use super::scoreboard::{Desk, Scoreboard, Slot};
+use super::shelf::Shelf;
 use crate::host::Host;
 use crate::server::listener::Listener;
 use crate::session::StoreError;
@@ -22,6 +24,7 @@ pub(super) struct Setting<'a> {
     pub(super) host: &'a Host,
     pub(super) listeners: &'a [Listener],
     pub(super) board: Scoreboard,
+    pub(super) shelf: &'a Arc<Shelf>,
     pub(super) number: usize,
     pub(super) master: rustix::process::Pid,
     /// One byte goes here when the worker is ready.
@@ -51,7 +54,8 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         return if lasting { EXIT_BOOT_CONFIGURATION } else { EXIT_BOOT };
     }
     let desk = Desk::new(slot, request_limit(setting.max_requests));
-    let attendant = Attendant::new(setting.host, setting.listeners, desk, setting.board, Some(&signals));
+    let shelf = Some(Arc::clone(setting.shelf));
+    let attendant = Attendant::new(setting.host, setting.listeners, desk, setting.board, Some(&signals), shelf);
     let mut attendant = match attendant {
         Ok(attendant) => attendant,
         Err(error) => {

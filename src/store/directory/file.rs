@@ -10,37 +10,60 @@ use rustix::io::Errno;
 
 use super::Durability;
 use super::place::{Place, check_file, io_error};
-use super::slot::{self, Header, Look, MAX_CAPACITY, Side};
+use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now};
-use crate::sys::lock;
 use crate::sys::log::log;
+use crate::sys::{lock, signal};
 
 /// What a file held when it was looked at.
 pub(super) enum Found {
     /// A session.
-    Session { sequence: u64, side: Side, capacity: usize, record: Record },
-    /// A session that is over, or was deleted.
-    Over,
+    Session(At, Record),
+    /// A session that has run out.
+    Over(At),
+    /// A session that was deleted; its name may still be there.
+    Deleted,
     /// No file, or one in which nothing was ever completed.
     Nothing,
 }
 
 /// The whole content of a file at one moment, as far as a reader without a lock can tell.
-struct Image {
-    bytes: Vec<u8>,
+struct Image<'a> {
+    bytes: &'a [u8],
     links: u64,
     modified: Millis,
+}
+
+/// Where a file is read to. Nearly all have the smallest size, and those need no allocation.
+struct Scratch {
+    small: [u8; 2 * MIN_CAPACITY],
+    large: Vec<u8>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { small: [0; 2 * MIN_CAPACITY], large: Vec::new() }
+    }
+
+    fn bytes(&mut self, length: usize) -> &mut [u8] {
+        if length <= self.small.len() {
+            &mut self.small[..length]
+        } else {
+            self.large.resize(length, 0);
+            &mut self.large
+        }
+    }
 }
 
 /// Looks at a session without taking its lock.
 pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError> {
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(None) };
-    let mut before: Option<Vec<u8>> = None;
+    let (mut scratch, mut before) = (Scratch::new(), None::<Vec<u8>>);
     // Saves of one session that take turns can each spoil a look, but not for long: between them the file rests.
     for _ in 0..16 {
-        let image = read(place, id, &file)?;
-        let settled = before.as_ref() == Some(&image.bytes);
-        match slot::look(id, &image.bytes) {
+        let image = read(place, id, &file, &mut scratch)?;
+        let settled = before.as_deref() == Some(image.bytes);
+        match slot::look(id, image.bytes) {
             Look::Current { header, payload, certain, .. } if certain || settled => {
                 return match judge(header, payload, &image) {
                     Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
@@ -51,7 +74,7 @@ pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError>
             Look::Blank => return Ok(None),
             Look::Foreign(found) => return Err(StoreError::Format { path: place.file_path(id), found }),
             Look::Bad if settled => return look_locked(place, id, &file),
-            Look::Current { .. } | Look::Bad => before = Some(image.bytes),
+            Look::Current { .. } | Look::Bad => before = Some(image.bytes.to_vec()),
         }
     }
     look_locked(place, id, &file)
@@ -64,30 +87,35 @@ fn look_locked(place: &Place, id: &Id, file: &File) -> Result<Option<Stored>, St
     if !lock::exclusive(file, wait).map_err(|source| lock_error(place, id, source))? {
         return Err(StoreError::Locked);
     }
-    match look(place, id, file)? {
-        Found::Session { sequence, record, .. } => Ok(Some(Stored { record, version: Version(sequence) })),
-        Found::Over | Found::Nothing => Ok(None),
-    }
+    Ok(look(place, id, file)?.into_stored())
 }
 
 /// Looks at a file whose lock is held. Damage is set aside.
 pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreError> {
-    let image = read(place, id, file)?;
+    let mut scratch = Scratch::new();
+    let image = read(place, id, file, &mut scratch)?;
     if image.links == 0 {
-        return Ok(Found::Over);
+        return Ok(Found::Deleted);
     }
-    match slot::look(id, &image.bytes) {
-        Look::Current { side, header, payload, .. } => match judge(header, payload, &image) {
-            Judged::Good(record) => {
-                Ok(Found::Session { sequence: header.sequence, side, capacity: image.bytes.len() / 2, record })
+    match slot::look(id, image.bytes) {
+        Look::Current { header, .. } if header.tombstone => Ok(Found::Deleted),
+        Look::Current { side, header, payload, .. } => {
+            let at = At { sequence: header.sequence, mark: header.mark, side, capacity: image.bytes.len() / 2 };
+            match judge(header, payload, &image) {
+                Judged::Good(record) => Ok(Found::Session(at, record)),
+                Judged::Over => Ok(Found::Over(at)),
+                Judged::Undecodable => set_aside(place, id),
             }
-            Judged::Over => Ok(Found::Over),
-            Judged::Undecodable => set_aside(place, id),
-        },
+        }
         Look::Blank => Ok(Found::Nothing),
         Look::Foreign(found) => Err(StoreError::Format { path: place.file_path(id), found }),
         Look::Bad => set_aside(place, id),
     }
+}
+
+/// Whether the name of a session is there; not, once damage was set aside.
+pub(super) fn is_named(place: &Place, id: &Id) -> bool {
+    rustix::fs::statat(&place.descriptor, &*id.to_text(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 enum Judged {
@@ -96,7 +124,7 @@ enum Judged {
     Undecodable,
 }
 
-fn judge(header: Header, payload: &[u8], image: &Image) -> Judged {
+fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
     if header.tombstone || image.links == 0 || is_over(now(), image.modified, header.idle, header.ends) {
         return Judged::Over;
     }
@@ -109,25 +137,24 @@ fn judge(header: Header, payload: &[u8], image: &Image) -> Judged {
     }
 }
 
-fn read(place: &Place, id: &Id, file: &File) -> Result<Image, StoreError> {
+fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Result<Image<'a>, StoreError> {
     let stat =
         rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
     check_file(place, id, &stat)?;
     // No file of ours is larger, and none that is larger is read.
     let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
-    let mut bytes = vec![0; length];
+    let bytes = scratch.bytes(length);
     let mut filled = 0;
     while filled < length {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
+        match rustix::io::pread(file, &mut bytes[filled..], filled as u64) {
             // Shorter than it said: somebody cut it. What is there is judged as it is.
             Ok(0) => break,
             Ok(n) => filled += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(StoreError::Io { verb: "read session file", path: place.file_path(id), source }),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(io_error("read session file", &place.file_path(id), error)),
         }
     }
-    bytes.truncate(filled);
-    Ok(Image { bytes, links: stat.st_nlink as u64, modified: modification_time(&stat) })
+    Ok(Image { bytes: &bytes[..filled], links: stat.st_nlink as u64, modified: modification_time(&stat) })
 }
 
 /// The modification time, which is the time of last access of the session.
@@ -163,11 +190,22 @@ pub(super) struct Locked {
     looked: Option<Found>,
 }
 
+/// Where a record is in its file.
 #[derive(Clone, Copy)]
-struct At {
+pub(super) struct At {
     sequence: u64,
+    mark: u64,
     side: Side,
     capacity: usize,
+}
+
+impl Found {
+    fn into_stored(self) -> Option<Stored> {
+        match self {
+            Self::Session(at, record) => Some(Stored { record, version: Version(at.sequence) }),
+            Self::Over(_) | Self::Deleted | Self::Nothing => None,
+        }
+    }
 }
 
 impl Locked {
@@ -188,7 +226,7 @@ impl Locked {
     /// Whether there is a session in the file; the look is kept for the load that follows.
     pub(super) fn exists(&mut self) -> Result<bool, StoreError> {
         let found = self.look()?;
-        let exists = matches!(found, Found::Session { .. });
+        let exists = matches!(found, Found::Session(..));
         self.looked = Some(found);
         Ok(exists)
     }
@@ -199,11 +237,9 @@ impl Locked {
             return Ok(found);
         }
         let found = look(&self.place, &self.id, &self.file)?;
-        self.at = match &found {
-            Found::Session { sequence, side, capacity, .. } => {
-                Some(At { sequence: *sequence, side: *side, capacity: *capacity })
-            }
-            Found::Over | Found::Nothing => None,
+        self.at = match found {
+            Found::Session(at, _) => Some(at),
+            Found::Over(_) | Found::Deleted | Found::Nothing => None,
         };
         Ok(found)
     }
@@ -224,12 +260,15 @@ impl Locked {
     ) -> Result<Version, StoreError> {
         let payload = record.encode()?;
         let capacity = slot::capacity_for(payload.len()).ok_or_else(|| too_large(payload.len()))?;
+        let mark = draw_mark(place)?;
         let file = place.create_file(id)?;
-        let bytes = slot::encode(id, header(record, 1), &payload);
+        let bytes = slot::encode(id, header(record, 1, mark), &payload);
         let written = (|| {
             // Held so that no sweep takes the file for a left-over before its first record is complete. Nobody else
-            // knows the ID, so it is free.
-            lock::try_exclusive(&file).map_err(|source| lock_error(place, id, source))?;
+            // knows the ID, so only a sweep that is looking just now can have it.
+            if !lock::exclusive(&file, Duration::from_secs(1)).map_err(|source| lock_error(place, id, source))? {
+                return Err(StoreError::Locked);
+            }
             if !allocate(place, id, &file, 0, 2 * capacity)? {
                 // A file system without reservations: zeros take the space as well.
                 write(place, id, &file, &vec![0; 2 * capacity], 0)?;
@@ -241,7 +280,12 @@ impl Locked {
                 sync(place, id, &file)?;
                 place.sync()?;
             }
-            Ok(Version(1))
+            // Whoever was stopped for a minute on the way here may have lost the file to a sweep.
+            match rustix::fs::fstat(&file) {
+                Ok(stat) if stat.st_nlink > 0 => Ok(Version(1)),
+                Ok(_) => Err(StoreError::Locked),
+                Err(error) => Err(io_error("inspect session file", &place.file_path(id), error)),
+            }
         })();
         if written.is_err() {
             // Nobody was told of it; if it cannot be removed either, the sweep will.
@@ -258,15 +302,15 @@ impl Locked {
         }
         let payload = record.encode()?;
         let capacity = slot::capacity_for(payload.len()).ok_or_else(|| too_large(payload.len()))?;
-        let bytes = slot::encode(&self.id, header(record, at.sequence + 1), &payload);
+        let bytes = slot::encode(&self.id, header(record, at.sequence + 1, at.mark), &payload);
+        self.looked = None;
         let next = if capacity > at.capacity {
             self.grow(at, capacity)?
         } else {
-            At { sequence: at.sequence + 1, side: at.side.other(), capacity: at.capacity }
+            At { sequence: at.sequence + 1, side: at.side.other(), ..at }
         };
         // Until the write is whole we do not know what is current.
         self.at = None;
-        self.looked = None;
         write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
         if self.durability == Durability::Power {
             sync(&self.place, &self.id, &self.file)?;
@@ -278,6 +322,8 @@ impl Locked {
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
     fn grow(&mut self, at: At, capacity: usize) -> Result<At, StoreError> {
         let Self { place, id, file, .. } = self;
+        // A file that may not become so large is to be an error, not the end of the process.
+        signal::ignore_file_size();
         // First the space, beyond the end and so not seen by anybody: where the disk is full, nothing has changed. Where
         // space cannot be reserved, a later save may find the disk full, and then leaves the old record as it is.
         allocate(place, id, file, 2 * at.capacity, 2 * capacity - 2 * at.capacity)?;
@@ -297,15 +343,26 @@ impl Locked {
             }
         }
         let Self { place, id, file, .. } = self;
-        rustix::fs::ftruncate(file, 2 * capacity as u64)
+        rustix::fs::ftruncate(&*file, 2 * capacity as u64)
             .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
-        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity })
+        // At either durability: a power cut must not bring the old length back once A has become wide.
+        sync(place, id, file)?;
+        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, ..at })
     }
 
     /// Deletes the session: tombstone, to disk, unlink. Whoever has the file open reads that it is gone.
+    /// Also one that has run out, as a touch could bring it back; that is no session, and so the answer is `false`.
     pub(super) fn delete(&mut self) -> Result<bool, StoreError> {
-        let Some(at) = self.current()? else { return Ok(false) };
-        let header = Header { sequence: at.sequence + 1, tombstone: true, ends: None, idle: None };
+        let (at, existed) = match self.at {
+            // Looked at before, and perhaps saved since.
+            Some(at) => (at, true),
+            None => match self.look()? {
+                Found::Session(at, _) => (at, true),
+                Found::Over(at) => (at, false),
+                Found::Deleted | Found::Nothing => return Ok(false),
+            },
+        };
+        let header = Header { sequence: at.sequence + 1, mark: at.mark, tombstone: true, ends: None, idle: None };
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
         write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64)?;
@@ -315,16 +372,13 @@ impl Locked {
         if self.durability == Durability::Power {
             self.place.sync()?;
         }
-        Ok(true)
+        Ok(existed)
     }
 }
 
 impl Guard for Locked {
     fn load(&mut self) -> Result<Option<Stored>, StoreError> {
-        match self.look()? {
-            Found::Session { sequence, record, .. } => Ok(Some(Stored { record, version: Version(sequence) })),
-            Found::Over | Found::Nothing => Ok(None),
-        }
+        Ok(self.look()?.into_stored())
     }
 
     fn save(&mut self, record: &Record, expected: Version) -> Result<Saved, StoreError> {
@@ -337,7 +391,7 @@ impl Guard for Locked {
 }
 
 /// Sets the time of last access without a lock. A file that is gone stays gone.
-pub(super) fn touch(place: &Place, id: &Id) -> Result<(), StoreError> {
+pub(super) fn touch(place: &Place, id: &Id) -> Result<bool, StoreError> {
     let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     let times = rustix::fs::Timestamps {
         last_access: at(rustix::fs::UTIME_OMIT),
@@ -345,13 +399,23 @@ pub(super) fn touch(place: &Place, id: &Id) -> Result<(), StoreError> {
     };
     let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(io_error("touch session file", &place.file_path(id), error)),
     }
 }
 
-fn header(record: &Record, sequence: u64) -> Header {
-    Header { sequence, tombstone: false, ends: record.ends, idle: record.idle }
+fn draw_mark(place: &Place) -> Result<u64, StoreError> {
+    let random = Id::generate().map_err(|error| StoreError::Io {
+        verb: "draw random numbers for a file in",
+        path: place.path.clone(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i])))
+}
+
+fn header(record: &Record, sequence: u64, mark: u64) -> Header {
+    Header { sequence, mark, tombstone: false, ends: record.ends, idle: record.idle }
 }
 
 /// Reserves space without changing what the file shows, so that no later save can find the disk full. `false`: this

@@ -90,7 +90,7 @@ impl Store for DirectoryStore {
         }
     }
 
-    fn touch(&self, id: &Id) -> Result<(), StoreError> {
+    fn touch(&self, id: &Id) -> Result<bool, StoreError> {
         file::touch(self.place()?, id)
     }
 

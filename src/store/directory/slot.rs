@@ -1,4 +1,4 @@
-//! One slot of a session file: 56 bytes of header, then the payload. `src/docs/file-format.md` has it byte by byte.
+//! One slot of a session file: 64 bytes of header, then the payload. `src/docs/file-format.md` has it byte by byte.
 //!
 //! Pure: bytes in, a verdict out. Every input gives one, without a panic.
 
@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::session::{Id, Millis};
 
 /// Bytes of a slot's header.
-pub(super) const HEADER: usize = 56;
+pub(super) const HEADER: usize = 64;
 /// The smallest slot; two of them fill one page.
 pub(super) const MIN_CAPACITY: usize = 2048;
 /// The largest slot, and so the largest record with its header.
@@ -21,6 +21,9 @@ const TOMBSTONE: u16 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) sequence: u64,
+    /// Drawn when the file is made, and the same in both slots. Where a file is growing, a reader may look for a slot
+    /// in the middle of a value; what an application keeps there cannot pass for one, as nobody is told the mark.
+    pub(super) mark: u64,
     /// The session was deleted.
     pub(super) tombstone: bool,
     /// The absolute end.
@@ -67,6 +70,7 @@ pub(super) fn encode(id: &Id, header: Header, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&header.ends.map_or(0, |ends| ends.max(1)).to_le_bytes());
     bytes.extend_from_slice(&header.idle.map_or(0, |idle| idle.max(1)).to_le_bytes());
     bytes.extend_from_slice(&u32::try_from(payload.len()).expect("capacity is limited").to_le_bytes());
+    bytes.extend_from_slice(&header.mark.to_le_bytes());
     debug_assert_eq!(bytes.len(), HEADER);
     bytes.extend_from_slice(payload);
     let checksum = xxh3_64(&bytes[8..]);
@@ -99,6 +103,7 @@ pub(super) fn decode<'a>(id: &Id, bytes: &'a [u8]) -> Slot<'a> {
         tombstone: flags & TOMBSTONE != 0,
         ends: Some(u64::from_le_bytes(field(header, 40))).filter(|&ends| ends != 0),
         idle: Some(u32::from_le_bytes(field(header, 48))).filter(|&idle| idle != 0),
+        mark: u64::from_le_bytes(field(header, 56)),
     };
     Slot::Good(header, payload)
 }
@@ -153,6 +158,8 @@ pub(super) fn look<'a>(id: &Id, file: &'a [u8]) -> Look<'a> {
     let (a, b) = (decode(id, &file[..capacity]), decode(id, &file[capacity..]));
     let (side, slot, other) = match (a, b) {
         (Slot::Foreign(format), _) | (_, Slot::Foreign(format)) => return Look::Foreign(format),
+        // One of the two is no slot of this file: its length was read before a growth, and the slots after it.
+        (Slot::Good(x, _), Slot::Good(y, _)) if x.mark != y.mark => return Look::Bad,
         (Slot::Good(x, _), Slot::Good(y, _)) if y.sequence > x.sequence => (Side::B, b, a),
         (Slot::Good(..), _) => (Side::A, a, b),
         (_, Slot::Good(..)) => (Side::B, b, a),
@@ -172,7 +179,7 @@ mod tests {
     }
 
     fn header(sequence: u64) -> Header {
-        Header { sequence, tombstone: false, ends: Some(7), idle: None }
+        Header { sequence, mark: 5, tombstone: false, ends: Some(7), idle: None }
     }
 
     fn file(a: Option<(u64, &[u8])>, b: Option<(u64, &[u8])>) -> Vec<u8> {
@@ -258,6 +265,15 @@ mod tests {
         assert_eq!(look(&other, &file(Some((1, b"coat")), None)), Look::Bad);
     }
 
+    /// A reader that took the length before a growth sees the old A, and where B was the middle of a value.
+    #[test]
+    fn a_value_cannot_pass_for_a_slot() {
+        let mut bytes = file(Some((3, b"old record")), None);
+        let forged = encode(&id(), Header { mark: 6, ..header(1000) }, b"user: admin");
+        bytes[MIN_CAPACITY..MIN_CAPACITY + forged.len()].copy_from_slice(&forged);
+        assert_eq!(look(&id(), &bytes), Look::Bad);
+    }
+
     #[test]
     fn a_newer_format_is_told_apart_from_damage() {
         let mut bytes = encode(&id(), header(1), b"x");
@@ -270,8 +286,8 @@ mod tests {
     #[test]
     fn header_fields_come_back() {
         for header in [
-            Header { sequence: u64::MAX, tombstone: true, ends: None, idle: None },
-            Header { sequence: 0, tombstone: false, ends: Some(u64::MAX), idle: Some(u32::MAX) },
+            Header { sequence: u64::MAX, mark: 0, tombstone: true, ends: None, idle: None },
+            Header { sequence: 0, mark: u64::MAX, tombstone: false, ends: Some(u64::MAX), idle: Some(u32::MAX) },
         ] {
             assert_eq!(decode(&id(), &encode(&id(), header, b"p")), Slot::Good(header, b"p"));
         }

@@ -13,6 +13,7 @@ use super::file::{self, Found, modification_time};
 use super::place::{Place, io_error};
 use crate::session::{Id, Millis, StoreError, Stored, Swept, now};
 use crate::sys::lock;
+use crate::sys::log::log;
 
 /// A file in which no record was ever completed is a left-over after this long; damaged ones are kept for a week.
 const LEFT_OVER: Duration = Duration::from_secs(60);
@@ -27,7 +28,12 @@ pub(super) fn sweep(place: &Place, age: Option<Duration>) -> Result<Swept, Store
             remove_old_damage(place, &name)?;
             continue;
         };
-        match sweep_one(place, &id, age)? {
+        let outcome = sweep_one(place, &id, age).unwrap_or_else(|error| {
+            // One file that is not ours must not keep all the others.
+            log!("sweep: {}", crate::error::Error::from(error));
+            Outcome::Kept
+        });
+        match outcome {
             Outcome::Deleted => swept.deleted += 1,
             Outcome::Kept => swept.remaining += 1,
             Outcome::Vanished => {}
@@ -70,8 +76,9 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
     }
     let modified = modification_time(&before);
     let delete = match file::look(place, id, &file)? {
-        Found::Session { .. } => age.is_some() && due(modified),
-        Found::Over => true,
+        Found::Session(..) => age.is_some() && due(modified),
+        Found::Over(_) | Found::Deleted => true,
+        Found::Nothing if !file::is_named(place, id) => return Ok(Outcome::Vanished),
         Found::Nothing => unused(modified) >= LEFT_OVER,
     };
     if !delete {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::contract::{Fixture, contract};
 use super::*;
-use crate::session::{Encoded, Expiry, Saved, now};
+use crate::session::{Encoded, Expiry, Saved, Version, now};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -243,7 +243,7 @@ fn what_is_not_ours_is_refused_at_once_and_left_alone() {
         assert!(start.elapsed() < Duration::from_secs(1));
     }
     let before = names(&store.path).len();
-    let _ = store.delete_old_sessions(Some(Duration::ZERO));
+    assert_eq!(store.delete_old_sessions(Some(Duration::ZERO)).unwrap().deleted, 0);
     assert_eq!(names(&store.path).len(), before);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
 }
@@ -294,4 +294,65 @@ fn messages_do_not_show_an_id() {
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     let text = format!("{0} {0:?}", store.load(&id).unwrap_err());
     assert!(!text.contains(&id.to_text()[..8]), "{text}");
+}
+
+/// One file that is not ours must not keep all the others for ever.
+#[test]
+fn a_foreign_file_does_not_stop_a_sweep() {
+    let (store, _keep) = store();
+    let mut over = record(1);
+    over.ends = Some(1);
+    for _ in 0..20 {
+        store.create(&Id::generate().unwrap(), &over).unwrap();
+    }
+    let (_, loose) = create(&store, 10);
+    fs::set_permissions(&loose, Permissions::from_mode(0o644)).unwrap();
+    let swept = store.delete_old_sessions(None).unwrap();
+    assert_eq!((swept.deleted, swept.remaining), (20, 1));
+    assert_eq!(names(&store.path).len(), 1);
+}
+
+#[test]
+fn damage_that_a_sweep_meets_is_no_session() {
+    let (store, _keep) = store();
+    let (_, path) = create(&store, 10);
+    fs::write(&path, vec![0x55; 4096]).unwrap();
+    assert_eq!(store.delete_old_sessions(None).unwrap(), Swept::default());
+}
+
+/// A touch may come at any time, and takes no lock.
+#[test]
+fn a_session_that_ran_out_and_was_deleted_is_not_brought_back_by_a_touch() {
+    let (store, _keep) = store();
+    let id = Id::generate().unwrap();
+    let mut record = record(1);
+    record.set_expiry(Expiry { idle: Some(Duration::from_secs(100)), absolute: None }, now());
+    store.create(&id, &record).unwrap();
+    let file = OpenOptions::new().write(true).open(store.path.join(&*id.to_text())).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(101)).unwrap();
+    assert!(!store.delete(&id).unwrap());
+    assert!(!store.touch(&id).unwrap());
+    assert!(!store.exists(&id).unwrap());
+    assert!(names(&store.path).is_empty());
+}
+
+/// In a process of its own, as the limit is the process's.
+#[test]
+fn a_growth_beyond_the_file_size_limit_is_an_error_and_changes_nothing() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if std::env::var_os("CLOAKROOM_TEST_CHILD").is_some() {
+        let (store, _keep) = store();
+        let (id, _) = create(&store, 10);
+        save(&store, &id, 11);
+        let mut guard = store.lock(&id, WAIT).unwrap().unwrap();
+        setrlimit(Resource::Fsize, Rlimit { current: Some(8192), maximum: Some(8192) }).unwrap();
+        assert!(matches!(guard.save(&record(100_000), Version(2)), Err(StoreError::Io { .. })));
+        assert_eq!(size_of(&store, &id), Some(11));
+        assert!(matches!(guard.save(&record(12), Version(2)).unwrap(), Saved::Saved(_)));
+        return;
+    }
+    let name = "store::directory::tests::a_growth_beyond_the_file_size_limit_is_an_error_and_changes_nothing";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name]).env("CLOAKROOM_TEST_CHILD", "1").output().unwrap();
+    assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stdout));
 }
