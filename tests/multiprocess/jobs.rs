@@ -25,7 +25,6 @@ pub fn run(job: &str, store: &DirectoryStore, arguments: &[&str]) {
         "write-all-sizes" => write_all_sizes(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "write-growing" => write_growing(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "write-past-readers" => write_past_readers(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
-        "forget-pages" => forget_pages(arguments[3], &ids(), number(1), &Acknowledged::open(arguments[2])),
         "read" => read(store, &ids(), number(1), &Acknowledged::open(arguments[2])),
         "use-at-the-edge" => use_at_the_edge(store, arguments[2], &ids(), number(1)),
         "stay-awake" => stay_awake(store, &ids(), Duration::from_millis(number(1)), Duration::from_millis(number(2))),
@@ -204,19 +203,19 @@ fn write_growing(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &
     }
 }
 
-/// Many saves under one lock, in a file so long that a reader needs the time of several for one look, all the more where
-/// [`forget_pages`] makes it wait for the disk: it may then meet an old record in slot A, before those saves, and a
-/// half-written one in slot B, after them.
+/// Many saves under one lock, in a file so long that a reader needs the time of several for one look: it may then meet
+/// an old record in slot A, before those saves, and a half-written one in slot B, after them.
 fn write_past_readers(store: &DirectoryStore, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
     // Made before, so that from now on there is nothing but saves.
     let long = Coat { n: 1, size: 3_000_000 }.record();
-    let short = [2, 3].map(|n| Coat { n, size: 60_000 }.record());
+    // Three, so that the two slots never get the same bytes twice running: else a half-written one would be whole.
+    let short = [2, 3, 4].map(|n| Coat { n, size: 60_000 }.record());
     let mut saves = 0;
     while saves < until {
         let mut guard = store.lock(&ids[0], WAIT).expect("lock").expect("there");
         let mut version = guard.load().expect("load").expect("there").version;
-        for _ in 0..200 {
-            let record = if saves < 2 { &long } else { &short[saves as usize % 2] };
+        for _ in 0..1000 {
+            let record = if saves == 0 { &long } else { &short[saves as usize % 3] };
             let Saved::Saved(next) = guard.save(record, version).expect("save") else {
                 panic!("not saved under the lock");
             };
@@ -224,24 +223,6 @@ fn write_past_readers(store: &DirectoryStore, ids: &[Id], until: u64, acknowledg
             saves += 1;
             acknowledged.set(0, saves);
         }
-    }
-}
-
-/// Drops from memory what no saver writes to: the end of either slot.
-fn forget_pages(directory: &str, ids: &[Id], until: u64, acknowledged: &Acknowledged) {
-    let file = File::open(format!("{directory}/{}", &*ids[0].to_text())).expect("open");
-    while acknowledged.get(0) < 2 {
-        std::thread::yield_now();
-    }
-    let capacity = file.metadata().expect("inspect").len() / 2;
-    // Only what is on disk can be dropped.
-    file.sync_data().expect("sync");
-    let (from, length) = (capacity / 16, std::num::NonZeroU64::new(capacity / 16 * 15).expect("not 0"));
-    while acknowledged.get(0) < until {
-        for slot in [0, capacity] {
-            rustix::fs::fadvise(&file, slot + from, Some(length), rustix::fs::Advice::DontNeed).expect("drop pages");
-        }
-        std::thread::yield_now();
     }
 }
 

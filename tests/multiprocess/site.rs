@@ -171,6 +171,9 @@ pub fn posts_run_one_by_one(site: &Site) {
     assert_permutation(&answers, "post");
     assert_eq!(site.value(&cookie, "post"), VISITORS);
     assert!(took >= Duration::from_millis(40 * VISITORS), "two ran at once: {took:?}");
+    // Nor do two look at once, where there is nothing to save that could tell.
+    let (_, took) = at_once(site, &cookie, "POST", |_| "/slow?ms=40".to_owned());
+    assert!(took >= Duration::from_millis(40 * VISITORS), "two looked at once: {took:?}");
 }
 
 fn assert_permutation(answers: &[Answer], key: &str) {
