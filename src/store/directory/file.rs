@@ -1,5 +1,6 @@
 //! One session file: looking at it without a lock, and everything that is done to it under its lock.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -34,23 +35,30 @@ struct Image<'a> {
     modified: Millis,
 }
 
-/// Where a file is read to. Nearly all have the smallest size, and those need no allocation.
-struct Scratch {
-    small: [u8; 2 * MIN_CAPACITY],
-    large: Vec<u8>,
+/// Where a file is read to: memory that is kept from one look to the next, as long as no large session needed more.
+struct Scratch(Vec<u8>);
+
+thread_local! {
+    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl Scratch {
     fn new() -> Self {
-        Self { small: [0; 2 * MIN_CAPACITY], large: Vec::new() }
+        Self(KEPT.take())
     }
 
     fn bytes(&mut self, length: usize) -> &mut [u8] {
-        if length <= self.small.len() {
-            &mut self.small[..length]
-        } else {
-            self.large.resize(length, 0);
-            &mut self.large
+        if self.0.len() < length {
+            self.0.resize(length, 0);
+        }
+        &mut self.0[..length]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.len() <= 16 * MIN_CAPACITY {
+            KEPT.set(std::mem::take(&mut self.0));
         }
     }
 }
