@@ -24,7 +24,8 @@ struct Traced {
     directory: TestDir,
 }
 
-struct Strace(std::process::Child);
+/// With what it has to say: it would die of a pipe that nobody has open when the worker starts a thread.
+struct Strace(std::process::Child, Option<std::io::BufReader<std::process::ChildStderr>>);
 
 impl Drop for Strace {
     fn drop(&mut self) {
@@ -56,12 +57,13 @@ impl Traced {
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace");
-        let mut strace = Strace(strace);
+        let mut strace = Strace(strace, None);
         // It says so when it is there.
         let mut stderr = std::io::BufReader::new(strace.0.stderr.take().expect("piped"));
         let mut line = String::new();
         std::io::BufRead::read_line(&mut stderr, &mut line).expect("read from strace");
         assert!(line.contains("attached"), "{line}");
+        strace.1 = Some(stderr);
         Self { door, trace, _strace: strace, _pool: pool, directory }
     }
 

@@ -3,7 +3,7 @@
 use super::support::visitor::Site;
 use super::{kept, logged_in};
 
-pub fn session3_increment(site: &Site) {
+pub(super) fn session3_increment(site: &Site) {
     let mut visitor = kept(site);
     visitor.get("/").shows(200, "Counter is at 0");
     for n in 1..=3 {
@@ -15,7 +15,7 @@ pub fn session3_increment(site: &Site) {
     site.visitor().get("/").shows(200, "Counter is at 0");
 }
 
-pub fn session3_increment_and_fail(site: &Site) {
+pub(super) fn session3_increment_and_fail(site: &Site) {
     let mut visitor = kept(site);
     visitor.get("/increment");
     let answer = visitor.get("/incrementfail");
@@ -25,7 +25,7 @@ pub fn session3_increment_and_fail(site: &Site) {
     assert_eq!(site.visitor().get("/incrementfail").header("Set-Cookie"), None);
 }
 
-pub fn session3_logout(site: &Site) {
+pub(super) fn session3_logout(site: &Site) {
     let mut visitor = logged_in(site, "ada");
     visitor.get("/keep");
     visitor.get("/increment");
@@ -42,7 +42,7 @@ pub fn session3_logout(site: &Site) {
     }
 }
 
-pub fn session3_logout_and_fail(site: &Site) {
+pub(super) fn session3_logout_and_fail(site: &Site) {
     let mut visitor = logged_in(site, "ada");
     visitor.get("/increment");
     let answer = visitor.get("/logoutfail");
@@ -53,7 +53,7 @@ pub fn session3_logout_and_fail(site: &Site) {
     page.shows(200, &format!("Your session ID is {}", visitor.cookie.unwrap()));
 }
 
-pub fn session3_logout_without_keep(site: &Site) {
+pub(super) fn session3_logout_without_keep(site: &Site) {
     let mut visitor = site.visitor();
     visitor.get("/increment");
     let answer = visitor.get("/logout");
@@ -62,7 +62,7 @@ pub fn session3_logout_without_keep(site: &Site) {
     assert_eq!(site.stored(), 0);
 }
 
-pub fn session3_session_id(site: &Site) {
+pub(super) fn session3_session_id(site: &Site) {
     let mut visitor = site.visitor();
     visitor.get("/").shows(200, "Your session ID is None");
     visitor.get("/keep");
