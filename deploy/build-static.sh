@@ -10,7 +10,13 @@
 # fewer pages. ORDER=no leaves that out.
 set -eu
 cd "$(dirname "$0")/.."
-target=$(rustc -vV | sed -n 's/^host: //p')
+host=$(rustc -vV | sed -n 's/^host: //p')
+# musl starts fastest: glibc asks the CPU for all that it can do first, and in a virtual machine each question is slow. A
+# static glibc also finds no getrandom(2) where it looks for it, and draws random numbers from /dev/urandom instead.
+# `rustup target add x86_64-unknown-linux-musl` installs it; TARGET=... chooses.
+musl=${host%-gnu}-musl
+if [ -z "${TARGET:-}" ] && [ -e "$(rustc --print target-libdir --target "$musl" 2>/dev/null)" ]; then TARGET=$musl; fi
+target=${TARGET:-$host}
 case $target in
 *-linux-gnu | *-linux-musl) ;;
 *)
@@ -39,6 +45,9 @@ RUSTFLAGS="$RUSTFLAGS --cfg getrandom_backend=\"linux_getrandom\""
 if [ "${ORDER:-yes}" = yes ] && [ "$target" = x86_64-unknown-linux-gnu ] && command -v valgrind >/dev/null; then
     ordered=yes
     RUSTFLAGS="$RUSTFLAGS -C link-arg=-Wl,--symbol-ordering-file=$order -C link-arg=-Wl,--no-warn-symbol-ordering"
+    # Only lld knows that option: for glibc it is Rust's default, for musl it has to be named.
+    lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/gcc-ld
+    case $target in *-musl) RUSTFLAGS="$RUSTFLAGS -C link-arg=-fuse-ld=lld -C link-arg=-B$lld" ;; esac
 else
     ordered=no
 fi

@@ -1,5 +1,6 @@
 //! Options: what an operator says, on the command line and in `CLOAKROOM_*` variables.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,7 +149,7 @@ impl Options {
     pub(crate) fn from_environment() -> Result<Self, OptionsError> {
         Self::read(|setting| {
             let value = std::env::var_os(setting.variable);
-            Values { source: setting.variable.to_owned(), values: setting.split(value.into_iter()) }
+            Values { source: setting.variable.into(), values: setting.split(value.into_iter()) }
         })
     }
 
@@ -173,7 +174,7 @@ pub(crate) fn under_cgi() -> bool {
 
 /// What was said about one setting, and where.
 struct Values {
-    source: String,
+    source: Cow<'static, str>,
     values: Vec<OsString>,
 }
 
@@ -205,9 +206,9 @@ impl Setting {
 fn from_matches(matches: &ArgMatches, setting: &Setting) -> Values {
     let values = matches.get_many::<OsString>(setting.flag).into_iter().flatten().cloned();
     if matches.value_source(setting.flag) == Some(ValueSource::EnvVariable) {
-        Values { source: setting.variable.to_owned(), values: setting.split(values) }
+        Values { source: setting.variable.into(), values: setting.split(values) }
     } else {
-        Values { source: format!("--{}", setting.flag), values: values.collect() }
+        Values { source: format!("--{}", setting.flag).into(), values: values.collect() }
     }
 }
 

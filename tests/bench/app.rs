@@ -6,6 +6,7 @@
 // The callback takes the request by value whether it needs that or not.
 #![allow(clippy::needless_pass_by_value)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cloakroom::{Access, DirectoryStore, Host, Options, Request, Response, Result, Session};
@@ -40,7 +41,9 @@ fn access(request: &Request) -> Access {
 
 fn main() -> ExitCode {
     let options = Options::from_args();
-    let directory = std::env::var_os("SESSDIR").map(Into::into).or_else(|| options.sessions.clone());
+    // One of its own in there, as whoever measures may have left SESSDIR open to all, and the store takes no such one.
+    let own = std::env::var_os("SESSDIR").map(|directory| PathBuf::from(directory).join("sessions"));
+    let directory = own.or_else(|| options.sessions.clone());
     let Some(directory) = directory else {
         eprintln!("app: SESSDIR names no directory");
         return ExitCode::from(2);
