@@ -41,13 +41,12 @@ mkdir -p "$directory"
 # out whether it is there costs a look through the program's symbols.
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
 RUSTFLAGS="$RUSTFLAGS --cfg getrandom_backend=\"linux_getrandom\""
-# Only lld takes such an order; it is the linker of this target since Rust 1.90.
-if [ "${ORDER:-yes}" = yes ] && [ "$target" = x86_64-unknown-linux-gnu ] && command -v valgrind >/dev/null; then
+# Only lld takes such an order. Rust brings it along; for musl it is not the linker unless it is named.
+lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/gcc-ld
+if [ "${ORDER:-yes}" = yes ] && [ -d "$lld" ] && command -v valgrind >/dev/null; then
     ordered=yes
+    RUSTFLAGS="$RUSTFLAGS -C link-arg=-fuse-ld=lld -C link-arg=-B$lld"
     RUSTFLAGS="$RUSTFLAGS -C link-arg=-Wl,--symbol-ordering-file=$order -C link-arg=-Wl,--no-warn-symbol-ordering"
-    # Only lld knows that option: for glibc it is Rust's default, for musl it has to be named.
-    lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/gcc-ld
-    case $target in *-musl) RUSTFLAGS="$RUSTFLAGS -C link-arg=-fuse-ld=lld -C link-arg=-B$lld" ;; esac
 else
     ordered=no
 fi
