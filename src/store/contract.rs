@@ -269,27 +269,35 @@ pub(super) fn rule_16_lock_of_a_missing_session_is_none<S: Store + Sync>(f: &Fix
     assert!(f.store.lock(&id(), WAIT).unwrap().is_none());
     let id = stored(f);
     let guard = f.store.lock(&id, WAIT).unwrap().unwrap();
+    let (done, answers) = mpsc::channel();
     thread::scope(|scope| {
-        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(|| f.other.lock(&id, WAIT).unwrap().is_none())).collect();
-        guard.delete().unwrap();
-        for waiter in waiters {
-            assert!(waiter.join().unwrap(), "a waiter was given a deleted session");
+        for _ in 0..4 {
+            let (done, other) = (done.clone(), &f.other);
+            scope.spawn(move || done.send(other.lock(&id, WAIT).unwrap().is_none()).unwrap());
         }
+        assert!(answers.recv_timeout(Duration::from_millis(30)).is_err(), "a waiter passed a lock");
+        guard.delete().unwrap();
     });
+    assert_eq!(answers.try_iter().collect::<Vec<_>>(), [true; 4], "a waiter was given a deleted session");
 }
 
 pub(super) fn rule_17_iter_gives_every_session_once<S: Store>(f: &Fixture<S>) {
     let mut all: Vec<Id> = (0..200).map(|_| stored(f)).collect();
     all.sort_unstable();
     assert_eq!(ids(&f.other), all);
-    let mut seen = 0;
-    for (n, session) in f.store.iter().unwrap().enumerate() {
-        session.unwrap();
-        seen += 1;
-        // Others come and go meanwhile.
-        f.other.delete(&all[(n * 7) % all.len()]).unwrap();
+    // Every other one goes meanwhile, and others come; who was there all the time is seen.
+    let (stay, go): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    let (mut seen, mut go) = (Vec::new(), go.into_iter());
+    for session in f.store.iter().unwrap() {
+        seen.push(session.unwrap().0);
+        if let Some((_, id)) = go.next() {
+            f.other.delete(id).unwrap();
+            stored(f);
+        }
     }
-    assert!(seen > 0);
+    seen.sort_unstable();
+    assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "seen twice");
+    assert!(stay.iter().all(|(_, id)| seen.binary_search(id).is_ok()), "not seen");
 }
 
 pub(super) fn rule_18_sweep_deletes_what_is_old_and_not_in_use<S: Store>(f: &Fixture<S>) {
