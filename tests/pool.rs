@@ -254,6 +254,21 @@ fn respawning_backs_off_when_workers_die_at_once() {
     assert_ok(&http(&address, "/hello").unwrap());
 }
 
+/// Who knows a request that kills its worker must not be able to keep the pool empty.
+#[test]
+fn workers_that_die_of_requests_are_replaced_at_once() {
+    let (proc, address, _) = pool(1, &[]);
+    let start = Instant::now();
+    for _ in 0..12 {
+        let _ = http(&address, "/exit");
+        proc.line(", respawning");
+        proc.ready(1);
+    }
+    // With delays it would take 50 ms, 100 ms and so on up to 5 s: more than 20 s.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_ok(&http(&address, "/hello").unwrap());
+}
+
 #[test]
 fn a_pool_whose_workers_cannot_start_says_why_and_ends() {
     let dir = TestDir::new();

@@ -33,7 +33,7 @@ const MAX_BOOT_FAILURES: u32 = 5;
 const BOOT_TIMEOUT: u64 = 60_000;
 /// How long a worker that was told to give up its request may take to die.
 const GIVE_UP_TIMEOUT: u64 = 1_000;
-/// A worker that dies sooner after its start is respawned with a delay.
+/// A worker that dies sooner after its start, without having begun a request, is respawned with a delay.
 const FAST_DEATH: u64 = 1_000;
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
 const LATE: u64 = 1_000;
@@ -316,7 +316,12 @@ impl Master<'_> {
             let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
             self.boot_failed(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY });
             self.backoff.hold(time);
-        } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH {
+        } else if death != Death::Exited(0)
+            && time.saturating_sub(member.started) < FAST_DEATH
+            && !self.board.slot(member.number).has_worked()
+        {
+            // It died of itself. One that died of a request is replaced at once, or whoever knows that request could
+            // keep the pool empty.
             self.backoff.hold(time);
         }
     }

@@ -176,6 +176,11 @@ impl Slot {
         }
     }
 
+    /// Whether the worker has begun any request.
+    pub(super) fn has_worked(&self) -> bool {
+        self.words[STARTED].load(Relaxed) != 0
+    }
+
     /// Whether request `number` is over: neither at work nor being given up.
     pub(super) fn has_ended(&self, number: u64) -> bool {
         let current = self.words[CURRENT].load(Acquire);
@@ -305,7 +310,7 @@ mod tests {
         assert_eq!(board.slots(), 3);
         let (slot, other) = (board.slot(1), board.slot(2));
         slot.clear();
-        assert!(!slot.is_ready());
+        assert!(!slot.is_ready() && !slot.has_worked());
         slot.set_ready();
         let desk = Desk::new(slot, 2);
         desk.attend(7, Answer::Http);
@@ -315,6 +320,7 @@ mod tests {
         assert!(!desk.is_spent());
         desk.end(StatusCode::OK);
         assert_eq!(slot.work(), None);
+        assert!(slot.has_worked());
         desk.begin(&Method::GET, &"/é".repeat(500));
         let (method, path) = slot.text();
         assert_eq!(method, "GET");
