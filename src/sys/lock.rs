@@ -163,7 +163,7 @@ fn create() -> io::Result<libc::timer_t> {
 
 fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
-        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_sec: duration.as_secs().try_into().unwrap_or(i32::MAX.into()),
         tv_nsec: libc::c_long::from(duration.subsec_nanos().cast_signed()),
     }
 }

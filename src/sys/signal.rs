@@ -130,7 +130,7 @@ extern "C" fn leave(signal: libc::c_int) {
         let millis = LEAVE_MILLIS.load(Relaxed);
         let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let value = libc::timespec {
-            tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(libc::time_t::MAX),
+            tv_sec: (millis / 1000).try_into().unwrap_or(i32::MAX.into()),
             tv_nsec: ((millis % 1000) * 1_000_000).cast_signed(),
         };
         let when = libc::itimerspec { it_interval: none, it_value: value };
