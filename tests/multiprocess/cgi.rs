@@ -7,8 +7,8 @@ use crate::site::{self, Site, Tally, VISITORS};
 use crate::support::visit::Visitor;
 use crate::turn;
 
-/// A process for each of them: 2,000 in all.
-const EACH: u64 = 250;
+/// Of each of the visitors, and a process for each request.
+const EACH: u64 = 2000;
 
 #[test]
 fn get_on_one_session_is_all_counted() {
