@@ -95,11 +95,12 @@ impl Host {
             CookieChange::HandOut(id, lifetime) => Some(manager.cookie.hand_out(&id, lifetime, parts)),
             CookieChange::Revoke => Some(manager.cookie.revoke(parts)),
         };
+        // An application may let a page be cached, but never one that hands out an ID.
+        if cookie.is_some() || !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if let Some(cookie) = cookie {
             headers.append(SET_COOKIE, cookie);
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        } else if !headers.contains_key(CACHE_CONTROL) {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
         }
         response
     }

@@ -173,7 +173,7 @@ fn the_response_says_for_whom_it_is() {
     assert!(!later.headers().contains_key(SET_COOKIE));
     assert_eq!(
         (&later.headers()[VARY], &later.headers()[CACHE_CONTROL]),
-        (&"Cookie".parse().unwrap(), &"private".parse().unwrap())
+        (&"Cookie".parse().unwrap(), &"no-store".parse().unwrap())
     );
 }
 

@@ -22,7 +22,7 @@ use super::listener::Address;
 ///
 /// let options = Options::try_from_args(["counter", "--scgi", "unix:/run/counter.sock", "--workers", "8"])?;
 /// assert_eq!(options.workers, Some(8));
-/// assert_eq!(options.request_timeout, Some(std::time::Duration::from_secs(30)));
+/// assert_eq!(options.request_timeout, Some(std::time::Duration::from_secs(60)));
 /// # Ok::<(), cloakroom::OptionsError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,9 @@ impl Default for Options {
             sessions: None,
             workers: None,
             max_requests: 0,
-            request_timeout: Some(Duration::from_secs(30)),
+            // Twice the usual lock timeout, so that a request that waits for its session is answered with 503, and its
+            // worker is not killed.
+            request_timeout: Some(Duration::from_secs(60)),
             lock_timeout: None,
             graceful_timeout: Duration::from_secs(30),
             script_name: None,
@@ -292,7 +294,7 @@ const SETTINGS: &[Setting] = &[
         flag: "request-timeout",
         variable: "CLOAKROOM_REQUEST_TIMEOUT",
         value: "SECS",
-        help: "Answer 504 and replace the worker when the application takes longer; 0: never. [default: 30]",
+        help: "Answer 504 and replace the worker when the application takes longer; 0: never. [default: 60]",
         many: false,
         apply: |options, text| {
             options.request_timeout = Some(seconds(text)?).filter(|time| !time.is_zero());

@@ -29,7 +29,7 @@ pub(crate) fn millis(time: SystemTime) -> Millis {
 pub struct Record {
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
-    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none", with = "address")]
     pub(crate) remote_address: Option<IpAddr>,
     #[serde(rename = "c")]
     pub(crate) created: Millis,
@@ -155,6 +155,28 @@ impl Record {
     }
 }
 
+/// An address as text: serde would write it as a tagged list of numbers.
+mod address {
+    use std::net::IpAddr;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    // The signature is serde's.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<S: Serializer>(address: &Option<IpAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Some).map_err(|_| D::Error::custom("not an address"))
+    }
+}
+
 /// Whether a session last used at `accessed` is over at `now`.
 pub(crate) fn is_over(now: Millis, accessed: Millis, idle: Option<u32>, ends: Option<Millis>) -> bool {
     idle.is_some_and(|idle| now >= accessed.saturating_add(u64::from(idle) * 1000))
@@ -206,6 +228,14 @@ mod tests {
                 let _ = Record::decode(&damaged);
             }
         }
+    }
+
+    /// As `file-format.md` says, for whoever reads a file by that page.
+    #[test]
+    fn the_address_is_text() {
+        let bytes = full().encode().unwrap();
+        let text = b"\x61a\x69192.0.2.1";
+        assert!(bytes.windows(text.len()).any(|window| window == text), "{bytes:x?}");
     }
 
     #[test]
