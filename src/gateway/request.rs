@@ -33,7 +33,7 @@ pub(crate) enum Front {
 /// What a deployment configures about where requests come from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Site {
-    /// The mount, without a slash at its end; `None` where it was not configured.
+    /// The mount, as it was configured: slashes at its ends do not matter. `None` where it was not.
     pub(crate) script_name: Option<String>,
     /// Peers whose forwarding header fields are believed.
     pub(crate) trusted_proxies: Vec<IpNet>,

@@ -148,9 +148,7 @@ impl Host {
     /// says so; over SCGI and HTTP the default is the root.
     #[must_use]
     pub fn script_name(mut self, mount: impl Into<String>) -> Self {
-        let mount = mount.into();
-        let mount = mount.trim_matches('/');
-        self.site.script_name = Some(if mount.is_empty() { String::new() } else { format!("/{mount}") });
+        self.site.script_name = Some(mount.into());
         self
     }
 

@@ -17,11 +17,10 @@ impl Host {
     /// committed and no lock is held.
     pub(crate) fn respond(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
-        if let Some(response) = to_the_slash(&parts) {
-            return response;
-        }
+        // Whatever panics is the application's: its callback, or a rule that it set. A session that was left half changed
+        // is dropped with it, not saved, so nobody sees it again. The panic hook has told where and why.
         let work = catch_unwind(AssertUnwindSafe(|| self.work(&parts, body)));
-        let mut response = match work.unwrap_or_else(|_| Err(Error::message("a hook panicked"))) {
+        let mut response = match work.unwrap_or_else(|_| Err(Error::message("the application panicked"))) {
             Ok(response) => response,
             Err(error) => {
                 let status = failure::status(&error);
@@ -39,6 +38,9 @@ impl Host {
     }
 
     fn work(&self, parts: &Arc<RequestParts>, mut body: Body) -> Result<Response> {
+        if let Some(response) = to_the_slash(parts) {
+            return Ok(response);
+        }
         let (access, repeatable) = match &self.access {
             None => (default_access(parts), false),
             Some(rule) => {
@@ -57,7 +59,7 @@ impl Host {
         };
         let mut session = Session::new(self.manager.clone(), parts.clone(), access);
         loop {
-            let response = self.call(Request::new(parts.clone(), body), &mut session)?;
+            let response = (self.application)(Request::new(parts.clone(), body), &mut session)?;
             let used = session.was_used();
             match session.commit().map_err(unsaved)? {
                 Commit::Done(change) => return Ok(self.with_session_fields(parts, response, used, change)),
@@ -67,15 +69,6 @@ impl Host {
                     body = kept.clone().map(Body::from).unwrap_or_default();
                 }
             }
-        }
-    }
-
-    fn call(&self, request: Request, session: &mut Session) -> Result<Response> {
-        // A session that a panic left half changed is dropped, not saved, so nobody sees it again.
-        match catch_unwind(AssertUnwindSafe(|| (self.application)(request, session))) {
-            Ok(result) => result,
-            // The panic hook has told where and why.
-            Err(_) => Err(Error::message("the application panicked")),
         }
     }
 

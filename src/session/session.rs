@@ -105,7 +105,6 @@ impl Session {
     /// # Errors
     /// Where it does not decode as a `T`.
     pub fn get<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        self.open()?;
         self.changes.rely_on(Part::Value(key.into()));
         let value = self.open()?.view.values.get(key);
         value.map(Encoded::get).transpose().map_err(|source| value_error(key, source))
@@ -113,7 +112,6 @@ impl Session {
 
     /// Whether `key` has a value.
     pub fn contains(&mut self, key: &str) -> Result<bool> {
-        self.open()?;
         self.changes.rely_on(Part::Value(key.into()));
         Ok(self.open()?.view.values.contains_key(key))
     }
@@ -176,7 +174,6 @@ impl Session {
     /// # Errors
     /// Where it does not decode as a `T`; it then stays.
     pub fn take_flash<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        self.open()?;
         self.changes.rely_on(Part::Flash(key.into()));
         let value = self.open()?.view.flash.get(key).map(Encoded::get).transpose();
         let value = value.map_err(|source| value_error(key, source))?;
