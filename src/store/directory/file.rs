@@ -311,14 +311,13 @@ impl Locked {
         let payload = record.encode()?;
         let capacity = slot::capacity_for(payload.len()).ok_or_else(|| too_large(payload.len()))?;
         let bytes = slot::encode(&self.id, header(record, at.sequence + 1, at.mark), &payload);
-        self.looked = None;
+        // Until the write is whole we do not know what is current.
+        (self.at, self.looked) = (None, None);
         let next = if capacity > at.capacity {
             self.grow(at, capacity)?
         } else {
             At { sequence: at.sequence + 1, side: at.side.other(), ..at }
         };
-        // Until the write is whole we do not know what is current.
-        self.at = None;
         write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
         if self.durability == Durability::Power {
             sync(&self.place, &self.id, &self.file)?;
@@ -328,7 +327,7 @@ impl Locked {
     }
 
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
-    fn grow(&mut self, at: At, capacity: usize) -> Result<At, StoreError> {
+    fn grow(&self, at: At, capacity: usize) -> Result<At, StoreError> {
         let Self { place, id, file, .. } = self;
         // A file that may not become so large is to be an error, not the end of the process.
         signal::ignore_file_size();
@@ -342,16 +341,13 @@ impl Locked {
                 path: place.file_path(id),
                 source,
             })?;
-            self.at = None;
-            let Self { place, id, file, .. } = self;
             write(place, id, file, &current, 0)?;
             if self.durability == Durability::Power {
                 // Only now may the old B stop being a slot.
-                sync(&self.place, &self.id, &self.file)?;
+                sync(place, id, file)?;
             }
         }
-        let Self { place, id, file, .. } = self;
-        rustix::fs::ftruncate(&*file, 2 * capacity as u64)
+        rustix::fs::ftruncate(file, 2 * capacity as u64)
             .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
         // At either durability: a power cut must not bring the old length back once A has become wide.
         sync(place, id, file)?;
