@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use gateway::{GatewayError, Limits};
 pub use host::Host;
 pub use message::{Body, MessageError, Request, Response};
-pub use server::{Address, AddressError, Options, OptionsError};
+pub use server::{AccessLog, AccessLogFormat, Address, AddressError, Options, OptionsError, Workers};
 pub use session::{Access, CookiePolicy, Expiry, Id, Session, SessionError, Store, StoreError};
 pub use store::{DirectoryStore, Durability, MemoryStore};
 

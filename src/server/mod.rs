@@ -15,4 +15,4 @@ pub(crate) mod scgi;
 pub(crate) mod stream;
 
 pub use listener::{Address, AddressError};
-pub use options::{Options, OptionsError};
+pub use options::{AccessLog, AccessLogFormat, Options, OptionsError, Workers};

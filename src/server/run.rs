@@ -133,7 +133,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         }
     };
     let pool = PoolOptions {
-        workers: options.workers.unwrap_or_else(default_workers),
+        workers: options.workers.map_or_else(default_workers, |workers| workers.max),
         max_requests: options.max_requests,
         request_timeout: options.request_timeout,
         graceful_timeout: options.graceful_timeout,

@@ -1,14 +1,18 @@
 //! Options: what an operator says, on the command line and in `CLOAKROOM_*` variables.
 
-use std::borrow::Cow;
+mod command;
+mod settings;
+mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use ipnet::IpNet;
 
+use self::command::{Values, command, from_matches};
+use self::settings::{SETTINGS, Setting};
+pub use self::values::{AccessLog, AccessLogFormat, Workers};
 use super::listener::Address;
 
 /// How a program is run: what the operator says on the command line or in the environment.
@@ -21,7 +25,7 @@ use super::listener::Address;
 /// use cloakroom::Options;
 ///
 /// let options = Options::try_from_args(["counter", "--scgi", "unix:/run/counter.sock", "--workers", "8"])?;
-/// assert_eq!(options.workers, Some(8));
+/// assert_eq!(options.workers, Some(cloakroom::Workers::fixed(8)));
 /// assert_eq!(options.request_timeout, Some(std::time::Duration::from_secs(60)));
 /// # Ok::<(), cloakroom::OptionsError>(())
 /// ```
@@ -32,33 +36,79 @@ pub struct Options {
     pub http: Vec<Address>,
     /// `--scgi`: where SCGI is served.
     pub scgi: Vec<Address>,
+    /// `--allow`: networks whose hosts may speak SCGI over TCP. Default: only this machine (127.0.0.0/8 and `::1`), as
+    /// whoever speaks SCGI says who the client is.
+    pub allow: Vec<IpNet>,
+    /// `--status`: where the pool tells how it is. Default: nowhere.
+    pub status: Option<Address>,
     /// `--sessions`: the directory of the sessions. It is the program that makes its store, so only a program that
     /// looks here has this option; see [`Host::run`](crate::Host::run).
     pub sessions: Option<PathBuf>,
     /// `--workers`: how many processes serve. Default: two for each CPU, at least 4; counted when a pool starts, as
     /// that takes a dozen system calls and a CGI script has no use for them.
-    pub workers: Option<usize>,
+    pub workers: Option<Workers>,
+    /// `--idle-timeout`: how long a worker may have nothing to do before it leaves, where there may be fewer. Default
+    /// 10 s.
+    pub idle_timeout: Duration,
     /// `--max-requests`: a worker leaves after this many requests, or up to 10 % more (so that not all leave
     /// together), and another takes its place. 0, the default: never.
     pub max_requests: u64,
     /// `--request-timeout`: how long the application may take for one request before its worker is killed and the
-    /// client answered with 504. Default 30 s; `None`: for ever.
+    /// client answered with 504. Default 60 s; `None`: for ever.
     pub request_timeout: Option<Duration>,
+    /// `--soft-timeout`: how long it may take before it is told so, see
+    /// [`Host::on_soft_timeout`](crate::Host::on_soft_timeout). Default: it is not told.
+    pub soft_timeout: Option<Duration>,
+    /// `--slow-request`: a request that takes longer is named in the log. Default: none is.
+    pub slow_request: Option<Duration>,
     /// `--lock-timeout`: how long a request waits for its session while another one holds it. `None`: what the program
     /// says, see [`Host::lock_timeout`](crate::Host::lock_timeout).
     pub lock_timeout: Option<Duration>,
+    /// `--max-per-session`: how many workers may hold and wait for one session together, once it has been held for
+    /// 50 ms. `None`: half of them.
+    pub max_per_session: Option<usize>,
     /// `--graceful-timeout`: how long requests may take to end when the pool stops. Default 30 s.
     pub graceful_timeout: Duration,
     /// `--script-name`: the path that the application is mounted at. `None`: what the program says.
     pub script_name: Option<String>,
     /// `--socket-mode`: permissions of Unix sockets. Default 0660.
     pub socket_mode: u32,
+    /// `--socket-owner`: the user, by name or number, that Unix sockets belong to. `None`: whoever starts the program.
+    pub socket_owner: Option<String>,
+    /// `--socket-group`: the same for the group.
+    pub socket_group: Option<String>,
     /// `--backlog`: how many connections wait in a listener's queue. Default 1024.
     pub backlog: u32,
     /// `--trusted-proxy`: networks of proxies whose forwarding header fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// `--body-limit`: how many bytes a message-body may have. `None`: what the program says.
     pub body_limit: Option<u64>,
+    /// `--access-log`: where each request is written down. Default: nowhere.
+    pub access_log: Option<AccessLog>,
+    /// `--access-log-format`: in which form. Default: combined.
+    pub access_log_format: AccessLogFormat,
+    /// `--user`: the user, by name or number, that the pool runs as once its listeners are open.
+    pub user: Option<String>,
+    /// `--group`: the same for the group; default: the user's own, with all that it is a member of.
+    pub group: Option<String>,
+    /// `--umask`: what permissions new files do not have. Default 0027.
+    pub umask: u32,
+    /// `--strict`: what is only warned of otherwise is refused, such as workers that run as root.
+    pub strict: bool,
+    /// `--allow-new-privileges`: programs that the application starts may gain privileges (set-user-ID, as sudo(8) and
+    /// some mail programs need). Default: they may not.
+    pub allow_new_privileges: bool,
+    /// `--sweep-every`: how often the pool deletes sessions that are over. Default 10 min; `None`: never.
+    pub sweep_every: Option<Duration>,
+    /// `--sweep-one-in`: under CGI, one request in so many sweeps for a moment after its response has been sent. 0, the
+    /// default: none does.
+    pub sweep_one_in: u64,
+    /// `--env-file`: variables that are set before anything else is read, and read anew at each reload.
+    pub env_file: Option<PathBuf>,
+    /// `--check`: nothing is served; whether it could be is said, by the exit status too.
+    pub check: bool,
+    /// `--doctor`: nothing is served; the deployment at this URL is examined.
+    pub doctor: Option<String>,
 }
 
 /// A command line or variable that cannot be understood, or the text that `--help` asks for.
@@ -85,19 +135,39 @@ impl Default for Options {
         Self {
             http: Vec::new(),
             scgi: Vec::new(),
+            allow: Vec::new(),
+            status: None,
             sessions: None,
             workers: None,
+            idle_timeout: Duration::from_secs(10),
             max_requests: 0,
             // Twice the usual lock timeout, so that a request that waits for its session is answered with 503, and its
             // worker is not killed.
             request_timeout: Some(Duration::from_secs(60)),
+            soft_timeout: None,
+            slow_request: None,
             lock_timeout: None,
+            max_per_session: None,
             graceful_timeout: Duration::from_secs(30),
             script_name: None,
             socket_mode: 0o660,
+            socket_owner: None,
+            socket_group: None,
             backlog: 1024,
             trusted_proxies: Vec::new(),
             body_limit: None,
+            access_log: None,
+            access_log_format: AccessLogFormat::default(),
+            user: None,
+            group: None,
+            umask: 0o027,
+            strict: false,
+            allow_new_privileges: false,
+            sweep_every: Some(Duration::from_secs(600)),
+            sweep_one_in: 0,
+            env_file: None,
+            check: false,
+            doctor: None,
         }
     }
 }
@@ -174,256 +244,6 @@ pub(crate) fn under_cgi() -> bool {
     std::env::var_os("GATEWAY_INTERFACE").is_some_and(|value| !value.is_empty())
 }
 
-/// What was said about one setting, and where.
-struct Values {
-    source: Cow<'static, str>,
-    values: Vec<OsString>,
-}
-
-/// One setting: a flag, a variable, and how they change the options.
-struct Setting {
-    flag: &'static str,
-    variable: &'static str,
-    value: &'static str,
-    help: &'static str,
-    many: bool,
-    apply: fn(&mut Options, &str) -> Result<(), &'static str>,
-}
-
-impl Setting {
-    /// What a variable holds: several values only for a setting that can have them.
-    fn split(&self, values: impl Iterator<Item = OsString>) -> Vec<OsString> {
-        let values = values.filter(|value| !value.is_empty());
-        if !self.many {
-            return values.collect();
-        }
-        let words = |value: OsString| match value.to_str() {
-            Some(text) => text.split_whitespace().map(OsString::from).collect(),
-            None => vec![value],
-        };
-        values.flat_map(words).collect()
-    }
-}
-
-fn from_matches(matches: &ArgMatches, setting: &Setting) -> Values {
-    let values = matches.get_many::<OsString>(setting.flag).into_iter().flatten().cloned();
-    if matches.value_source(setting.flag) == Some(ValueSource::EnvVariable) {
-        Values { source: setting.variable.into(), values: setting.split(values) }
-    } else {
-        Values { source: format!("--{}", setting.flag).into(), values: values.collect() }
-    }
-}
-
-const NOT_A_NUMBER: &str = "expected a number";
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5")?;
-    // A thousand years are as good as for ever, and every deadline still fits.
-    if !(0.0..=3e10).contains(&seconds) {
-        return Err("expected seconds, 0 or more");
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds, 0 or more")
-}
-
-fn address(text: &str) -> Result<Address, &'static str> {
-    text.parse().map_err(|_| "expected HOST:PORT or unix:PATH")
-}
-
-const SETTINGS: &[Setting] = &[
-    Setting {
-        flag: "http",
-        variable: "CLOAKROOM_HTTP",
-        value: "HOST:PORT",
-        help: "Serve HTTP/1.1 here; also unix:PATH. Can be given more than once. [default: localhost:8080, where \
-               nothing else is said]",
-        many: true,
-        apply: |options, text| {
-            options.http.push(address(text)?);
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "scgi",
-        variable: "CLOAKROOM_SCGI",
-        value: "unix:PATH",
-        help: "Serve SCGI here, for nginx, Apache or lighttpd; also HOST:PORT. Can be given more than once",
-        many: true,
-        apply: |options, text| {
-            options.scgi.push(address(text)?);
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "sessions",
-        variable: "CLOAKROOM_SESSIONS",
-        value: "DIR",
-        help: "Directory of the sessions, for programs that let it be chosen",
-        many: false,
-        apply: |options, text| {
-            options.sessions = Some(text.into());
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "workers",
-        variable: "CLOAKROOM_WORKERS",
-        value: "N",
-        help: "How many processes serve. [default: two for each CPU, at least 4]",
-        many: false,
-        apply: |options, text| {
-            let workers = text.parse().map_err(|_| NOT_A_NUMBER)?;
-            if !(1..=MAX_WORKERS).contains(&workers) {
-                return Err("expected 1 to 512");
-            }
-            options.workers = Some(workers);
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "max-requests",
-        variable: "CLOAKROOM_MAX_REQUESTS",
-        value: "N",
-        help: "Replace a worker after N requests, or up to 10 % more; 0: never. [default: 0]",
-        many: false,
-        apply: |options, text| {
-            options.max_requests = text.parse().map_err(|_| NOT_A_NUMBER)?;
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "request-timeout",
-        variable: "CLOAKROOM_REQUEST_TIMEOUT",
-        value: "SECS",
-        help: "Answer 504 and replace the worker when the application takes longer; 0: never. [default: 60]",
-        many: false,
-        apply: |options, text| {
-            options.request_timeout = Some(seconds(text)?).filter(|time| !time.is_zero());
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "lock-timeout",
-        variable: "CLOAKROOM_LOCK_TIMEOUT",
-        value: "SECS",
-        help: "Answer 503 when another request holds the session for longer. [default: the program's, usually 30]",
-        many: false,
-        apply: |options, text| {
-            options.lock_timeout = Some(seconds(text)?);
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "graceful-timeout",
-        variable: "CLOAKROOM_GRACEFUL_TIMEOUT",
-        value: "SECS",
-        help: "Kill workers that are still busy this long after they were told to stop. [default: 30]",
-        many: false,
-        apply: |options, text| {
-            options.graceful_timeout = seconds(text)?;
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "script-name",
-        variable: "CLOAKROOM_SCRIPT_NAME",
-        value: "/PREFIX",
-        help: "The path that the application is mounted at, where it is not the root of the site",
-        many: false,
-        apply: |options, text| {
-            let mount = text.trim_end_matches('/');
-            if !(mount.is_empty() || mount.starts_with('/')) || mount.contains(['?', '#']) {
-                return Err("expected a path that starts with a slash");
-            }
-            options.script_name = Some(mount.to_owned());
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "socket-mode",
-        variable: "CLOAKROOM_SOCKET_MODE",
-        value: "OCTAL",
-        help: "Permissions of Unix sockets. [default: 0660]",
-        many: false,
-        apply: |options, text| {
-            let digits = text.strip_prefix("0o").unwrap_or(text);
-            options.socket_mode = u32::from_str_radix(digits, 8)
-                .ok()
-                .filter(|mode| *mode <= 0o777)
-                .ok_or("expected an octal number up to 0777")?;
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "backlog",
-        variable: "CLOAKROOM_BACKLOG",
-        value: "N",
-        help: "How many connections may wait for a worker. [default: 1024]",
-        many: false,
-        apply: |options, text| {
-            let backlog = text.parse().map_err(|_| NOT_A_NUMBER)?;
-            if !(1..=65535).contains(&backlog) {
-                return Err("expected 1 to 65535");
-            }
-            options.backlog = backlog;
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "trusted-proxy",
-        variable: "CLOAKROOM_TRUSTED_PROXY",
-        value: "CIDR",
-        help: "Believe the forwarding header fields of this proxy or network. Can be given more than once",
-        many: true,
-        apply: |options, text| {
-            let network = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-            options.trusted_proxies.push(network.map_err(|_| "expected an address or a network such as 10.0.0.0/8")?);
-            Ok(())
-        },
-    },
-    Setting {
-        flag: "body-limit",
-        variable: "CLOAKROOM_BODY_LIMIT",
-        value: "BYTES",
-        help: "Answer 413 to a longer message-body. [default: the program's, usually 8388608]",
-        many: false,
-        apply: |options, text| {
-            options.body_limit = Some(text.parse().map_err(|_| NOT_A_NUMBER)?);
-            Ok(())
-        },
-    },
-];
-
-fn command(name: String) -> Command {
-    let examples = format!(
-        "Examples:\n  {name}                                    HTTP on localhost:8080\n  \
-           {name} --scgi unix:/run/{name}.sock       SCGI behind nginx, Apache or lighttpd\n  \
-           {name} --http 127.0.0.1:3000 --script-name /app --trusted-proxy 127.0.0.1\n                 \
-             HTTP behind a reverse proxy, mounted at /app\n\n\
-         As a CGI script it reads the variables only, and as a service that systemd opens sockets for\n\
-         (LISTEN_FDS) it serves those.\n\n\
-         Signals to the master: TERM, QUIT: stop when the requests at work are answered; INT: stop at once;\n\
-         HUP: replace the workers one after another; TTIN, TTOU: one worker more, one less.\n\
-         Exit status: 0 done, 2 usage or configuration, 111 temporary failure of the system."
-    );
-    let arguments = SETTINGS.iter().map(|setting| {
-        Arg::new(setting.flag)
-            .long(setting.flag)
-            .env(setting.variable)
-            .hide_env_values(true)
-            .value_name(setting.value)
-            .help(setting.help)
-            .action(if setting.many { ArgAction::Append } else { ArgAction::Set })
-            .allow_negative_numbers(true)
-            .value_parser(clap::value_parser!(OsString))
-    });
-    Command::new("program")
-        .bin_name(name)
-        .about("Serves one web application: as SCGI or HTTP worker pool, or as CGI script.")
-        .after_help(examples)
-        .args(arguments)
-        .args_override_self(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,7 +268,7 @@ mod tests {
         assert_eq!(options.http, ["localhost:1".parse().unwrap(), "unix:/h".parse().unwrap()]);
         assert_eq!(options.scgi, [Address::Unix("/s".into())]);
         assert_eq!(options.sessions, Some("/d".into()));
-        assert_eq!((options.workers, options.max_requests, options.backlog), (Some(3), 9, 5));
+        assert_eq!((options.workers, options.max_requests, options.backlog), (Some(Workers::fixed(3)), 9, 5));
         assert_eq!(options.request_timeout, Some(Duration::from_millis(500)));
         assert_eq!(options.lock_timeout, Some(Duration::from_millis(1500)));
         assert_eq!(options.graceful_timeout, Duration::ZERO);
