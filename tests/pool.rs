@@ -196,7 +196,7 @@ fn a_request_that_takes_too_long_is_answered_with_504() {
     assert!(response.ends_with("\r\n\r\nGateway Timeout\n"), "{response}");
     let line = proc.line_of_worker(" timed out ");
     assert!(line.starts_with(&format!("cloakroom: worker=0 pid={} timed out method=GET path=/slow age=0.", pids[0])));
-    assert!(line.ends_with("s, killed"), "{line}");
+    assert!(line.contains("s lock=none state=S in=") && line.ends_with(", killed"), "{line}");
     proc.ready(1);
     let response = scgi(&socket, "/slow?ms=60000").unwrap();
     assert!(response.starts_with("Status: 504 Gateway Timeout\r\n"), "{response}");
@@ -215,8 +215,10 @@ fn a_stopped_worker_is_killed_at_its_deadline() {
     let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
     wait_until_sleeping(pids[0]);
     support::process::send(pids[0], Signal::STOP);
-    proc.line(&format!("worker=0 pid={} timed out method=GET path=/slow", pids[0]));
-    assert!(read(request).unwrap_or_default().is_empty());
+    let line = proc.line(&format!("worker=0 pid={} timed out method=GET path=/slow", pids[0]));
+    assert!(line.contains(" state=T "), "{line}");
+    // It could not answer; somebody else did.
+    assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
     proc.ready(1);
     assert_ok(&http(&address, "/hello").unwrap());
 }
@@ -304,7 +306,8 @@ fn recycling_drops_nothing() {
         }
     });
     let recycled = proc.log().matches("exited status=0").count();
-    assert!((20..=30).contains(&recycled), "{recycled}");
+    // Each serves 7 requests, and what comes until its successor is ready.
+    assert!((10..=30).contains(&recycled), "{recycled}");
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
     assert!(!proc.log().contains("respawning"), "{}", proc.log());

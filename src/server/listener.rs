@@ -5,14 +5,18 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use serde::{Deserialize, Serialize};
 
 use super::stream::Stream;
 use crate::sys::log::log;
@@ -124,6 +128,17 @@ pub(crate) struct Listener {
     deferred: bool,
 }
 
+/// A listener on its way to another program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) fd: RawFd,
+    http: bool,
+    inherited: bool,
+    deferred: bool,
+    /// The bytes of the path, and the file's device and inode.
+    file: Option<(Vec<u8>, u64, u64)>,
+}
+
 /// The file of a Unix socket that this process made.
 #[derive(Debug)]
 struct SocketFile {
@@ -195,6 +210,49 @@ impl Listener {
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
         Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false })
+    }
+
+    /// What another program needs to take it over; the descriptor is for the caller to keep open.
+    pub(crate) fn record(&self) -> Record {
+        let file = self.file.as_ref().map(|file| {
+            let (device, inode) = file.identity;
+            (file.path.clone().into_os_string().into_vec(), device, inode)
+        });
+        let Self { protocol, inherited, deferred, .. } = *self;
+        Record { fd: self.fd.as_raw_fd(), http: protocol == Protocol::Http, inherited, deferred, file }
+    }
+
+    /// Takes over what another program has [recorded](Self::record).
+    pub(crate) fn adopt(record: Record) -> io::Result<Self> {
+        let protocol = if record.http { Protocol::Http } else { Protocol::Scgi };
+        let mut listener = Self::from_fd(descriptor::adopt(record.fd)?, protocol)?;
+        listener.inherited = record.inherited;
+        listener.deferred = record.deferred;
+        listener.file = record.file.map(|(path, device, inode)| SocketFile {
+            path: PathBuf::from(OsString::from_vec(path)),
+            identity: (device, inode),
+        });
+        Ok(listener)
+    }
+
+    /// Lets nobody connect any more, without touching the connections that wait. False where somebody still can: the
+    /// socket is not ours alone, or the kernel refuses.
+    pub(crate) fn seal(&mut self) -> bool {
+        if self.inherited {
+            return false;
+        }
+        if self.local.is_some() {
+            return socket::refuse_new(&self.fd).is_ok();
+        }
+        self.remove_file();
+        true
+    }
+
+    /// Whether a connection waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let time = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut descriptors = [PollFd::new(&self.fd, PollFlags::IN)];
+        rustix::event::poll(&mut descriptors, Some(&time)).is_ok_and(|ready| ready > 0)
     }
 
     /// Whether somebody else has bound it, and keeps it when this process ends.

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::cgi;
 use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
-use super::options::{Options, under_cgi};
-use super::pool::{self, PoolOptions};
+use super::options::{Options, Workers, under_cgi};
+use super::pool::{self, Handoff, PoolOptions, Program};
 use crate::host::Host;
 use crate::sys::log::log;
 use crate::sys::process;
@@ -125,20 +125,45 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         log!("the process has more than one thread: call Host::run first, and start threads in the application");
         return EXIT_USAGE;
     }
-    let mut listeners = match listeners(options) {
+    let mut handoff = match Handoff::take() {
+        Ok(handoff) => handoff,
+        Err(error) => {
+            log!("cannot take over from the program before: {error}");
+            return EXIT_TEMPORARY;
+        }
+    };
+    if let Some(handoff) = handoff.as_mut().filter(|handoff| handoff.is_rehearsal()) {
+        return pool::rehearse(host, handoff);
+    }
+    let opened = match &mut handoff {
+        Some(handoff) => handoff.listeners().map_err(ListenError::Inherited),
+        None => listeners(options),
+    };
+    let mut listeners = match opened {
         Ok(listeners) => listeners,
         Err(error) => {
             log!("{error}");
             return if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY };
         }
     };
+    let program = match Program::current(options.from_file.clone()) {
+        Ok(program) => program,
+        Err(error) => {
+            log!("find this program's own file: {error}");
+            return EXIT_TEMPORARY;
+        }
+    };
     let pool = PoolOptions {
-        workers: options.workers.map_or_else(default_workers, |workers| workers.max),
+        workers: options.workers.unwrap_or_else(default_workers),
+        idle_timeout: options.idle_timeout,
         max_requests: options.max_requests,
         request_timeout: options.request_timeout,
+        soft_timeout: options.soft_timeout,
+        slow_request: options.slow_request,
         graceful_timeout: options.graceful_timeout,
+        program,
     };
-    pool::run(host, &mut listeners, pool).unwrap_or_else(|error| {
+    pool::run(host, &mut listeners, &pool, handoff).unwrap_or_else(|error| {
         log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());
         EXIT_TEMPORARY
     })
@@ -149,9 +174,9 @@ fn refusal(host: &Host) -> Option<&'static str> {
     host.store().is_some_and(|store| !store.is_multiprocess_safe()).then_some(NOT_SHARED)
 }
 
-fn default_workers() -> usize {
+fn default_workers() -> Workers {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    (2 * cpus).max(4)
+    Workers::fixed((2 * cpus).max(4))
 }
 
 fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {

@@ -1,20 +1,23 @@
-//! A worker's promise to give up a request when it is told to: the handler that answers in the application's stead.
+//! A request that takes too long: who answers it in the application's stead, and how the application is told before.
 //!
 //! The words are in shared memory. The worker writes [`CURRENT`](Words::current) when a request begins and clears it
-//! when it ends; the master writes the number of an overdue request to `condemned` and sends `SIGUSR2`. Whoever
-//! changes `current` first, the worker to "ended" or the handler to [`DEAD`], has won, so a response that has begun is
-//! never cut into.
+//! when it ends. Whoever changes `current` first, the worker to "ended" or somebody else to [`DEAD`], has won, so a
+//! response that has begun is never cut into. Somebody else is the master, with the worker's descriptor in its hand
+//! ([`Words::take_over`]); where the kernel does not let it have that, the worker's own signal handler, which the master
+//! asks for it ([`Words::condemn`] and `SIGUSR2`).
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// What a worker exits with when it gave up a request.
 pub(crate) const EXIT_TIMED_OUT: i32 = 4;
 
-/// The value of `current` once the handler has decided to answer.
+/// The value of `current` once somebody else has decided to answer.
 const DEAD: u64 = u64::MAX;
 
 /// In which form the ready-made answer is written.
@@ -55,10 +58,10 @@ impl Words {
         self.current.store(number, Release);
     }
 
-    /// The application is done with it. Does not return if the handler has answered already.
+    /// The application is done with it. Does not return if somebody else answers it.
     pub(crate) fn end(&self, number: u64) {
         if self.current.compare_exchange(number, 0, AcqRel, Acquire).is_err() {
-            // The handler runs in another thread, and the process ends as soon as it has answered.
+            // The process ends as soon as somebody has answered: the master, or the handler in another thread.
             loop {
                 std::thread::park();
             }
@@ -70,14 +73,55 @@ impl Words {
         self.condemned.store(number, Release);
     }
 
+    /// For the master: takes the client of request `number` away from worker `pid`, which will not say another word to
+    /// it, whatever state it is in. `None`: the request has ended meanwhile.
+    ///
+    /// # Errors
+    /// Where the kernel does not let this process have it (Linux before 5.6, a seccomp filter, a worker that runs as
+    /// somebody else): then nothing has happened.
+    pub(crate) fn take_over(&self, number: u64, pid: Pid) -> io::Result<Option<Overdue>> {
+        let worker = pidfd_open(pid, PidfdFlags::empty())?;
+        let client = (self.client.load(Relaxed) as u32).cast_signed();
+        let answer = self.answer.load(Relaxed);
+        let client = pidfd_getfd(&worker, client, PidfdGetfdFlags::empty())?;
+        // The client stays open, and its number the same, as long as the request is at work: if it still is, this was it.
+        let taken = self.current.compare_exchange(number, DEAD, AcqRel, Acquire).is_ok();
+        Ok(taken.then_some(Overdue { client, answer }))
+    }
+
     /// Makes [`handler`] look at these words from now on.
     pub(crate) fn watch(self) {
         WATCHED.store(Box::into_raw(Box::new(self)), Release);
     }
 }
 
+/// The client of a request that was taken away from its worker.
+pub(crate) struct Overdue {
+    client: OwnedFd,
+    answer: u64,
+}
+
+impl Overdue {
+    /// Sends the client 504 and closes its connection.
+    pub(crate) fn answer(self) {
+        answer(self.client.as_fd(), self.answer);
+    }
+}
+
 /// The words of this process, for the handler.
 static WATCHED: AtomicPtr<Words> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The descriptor that the handler writes to when no request is condemned; -1: none.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+/// A descriptor (eventfd(2)) that becomes readable whenever `SIGUSR2` comes and no request is condemned.
+pub(crate) fn ring_at_soft_deadline() -> io::Result<BorrowedFd<'static>> {
+    use std::os::fd::IntoRawFd as _;
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?.into_raw_fd();
+    BELL.store(bell, Relaxed);
+    // SAFETY: it is open and never closed.
+    Ok(unsafe { BorrowedFd::borrow_raw(bell) })
+}
 
 /// The handler of `SIGUSR2` in a worker: async-signal-safe, as it only changes atomics and makes system calls.
 pub(super) extern "C" fn handler(_signal: libc::c_int) {
@@ -93,16 +137,29 @@ fn give_up() {
     let Some(words) = (unsafe { WATCHED.load(Acquire).as_ref() }) else { return };
     let condemned = words.condemned.load(Acquire);
     if condemned == 0 || words.current.compare_exchange(condemned, DEAD, AcqRel, Acquire).is_err() {
-        return; // It ended in time after all.
+        // It ended in time after all, or it is only the soft deadline.
+        let bell = BELL.load(Relaxed);
+        if bell >= 0 {
+            // SAFETY: `ring_at_soft_deadline` leaked the descriptor, so it is open for as long as the process lives.
+            let bell = unsafe { BorrowedFd::borrow_raw(bell) };
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+        return;
     }
-    let answer = match words.answer.load(Relaxed) {
+    let client = words.client.load(Relaxed) as u32;
+    // SAFETY: the worker set it to its open connection, which it does not close before `end`; and `end` waits forever.
+    let client = unsafe { BorrowedFd::borrow_raw(client.cast_signed()) };
+    answer(client, words.answer.load(Relaxed));
+    super::process::exit_now(EXIT_TIMED_OUT);
+}
+
+/// Sends 504 and ends the connection; async-signal-safe.
+fn answer(client: BorrowedFd<'_>, answer: u64) {
+    let answer = match answer {
         2 => HTTP,
         3 => &HTTP[..HTTP.len() - HTTP_BODY],
         _ => CGI,
     };
-    let client = words.client.load(Relaxed) as u32;
-    // SAFETY: the worker set it to its open connection, which it does not close before `end`; and `end` waits forever.
-    let client = unsafe { BorrowedFd::borrow_raw(client.cast_signed()) };
     // Nothing has been written to this connection yet, so there is room; the client may be gone.
     let _ = rustix::net::send(client, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     let _ = rustix::net::shutdown(client, Shutdown::Write);
@@ -114,7 +171,6 @@ fn give_up() {
             _ => break,
         }
     }
-    super::process::exit_now(EXIT_TIMED_OUT);
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! File descriptors that are not ours by construction: stdout, and those inherited from whoever started us.
+//! File descriptors that are not ours by construction: stdout, and those inherited from whoever started us or was this
+//! process before.
 
 use std::fs::File;
 use std::io;
@@ -37,4 +38,28 @@ pub(crate) fn take_inherited(count: usize) -> io::Result<Vec<OwnedFd>> {
     // SAFETY: each is open, as checked above; who started this process handed them over for it to own, and nobody
     // else in it takes them: this runs at most once.
     Ok(descriptors.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
+}
+
+/// Whether a descriptor is to stay open over execve(2).
+pub(crate) fn keep(descriptor: BorrowedFd<'_>, keep: bool) -> io::Result<()> {
+    Ok(fcntl_setfd(descriptor, if keep { FdFlags::empty() } else { FdFlags::CLOEXEC })?)
+}
+
+/// Takes over a descriptor that was left open for this program, which was told its number, and sets close-on-exec. Each
+/// is to be taken once.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    if number < FIRST_INHERITED {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a descriptor that can be handed on"));
+    }
+    // SAFETY: borrowed for this call only; if it is not open, fcntl says so.
+    let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    if flags.contains(FdFlags::CLOEXEC) {
+        // Whatever this is, it was not left open by another program: somebody in this one has it.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a descriptor that was handed on"));
+    }
+    // SAFETY: it is open, and was left so by the program that told its number and that is gone; nothing in this process
+    // has it, as all that this process opens is closed on exec. Taken once, it has that mark, too.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
+    Ok(descriptor)
 }

@@ -1,7 +1,10 @@
 //! Processes: fork, reap, kill, and an end without unwinding.
 
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -44,6 +47,23 @@ pub(crate) fn spawn(child: impl FnOnce() -> i32) -> io::Result<Pid> {
         // A panic must not unwind into the parent's stack frames, which the child has a copy of.
         Fork::Child => exit_now(catch_unwind(AssertUnwindSafe(child)).unwrap_or(EXIT_PANIC)),
     }
+}
+
+/// Becomes another program, with these arguments (its name first) and this environment (`NAME=VALUE`); returns only if
+/// that fails. Unlike `std::process::Command`'s exec it leaves the signal mask as it is.
+pub(crate) fn execute(path: &Path, arguments: &[OsString], environment: &[OsString]) -> io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes());
+    let texts = |texts: &[OsString]| texts.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>();
+    let (path, arguments, environment) = match (text(path.as_os_str()), texts(arguments), texts(environment)) {
+        (Ok(path), Ok(arguments), Ok(environment)) => (path, arguments, environment),
+        _ => return io::ErrorKind::InvalidInput.into(),
+    };
+    let pointers =
+        |texts: &[CString]| texts.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    // SAFETY: all are NUL-terminated and live until the call returns, and both lists end with a null pointer.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// How many threads this process has, where `/proc` can tell.

@@ -195,6 +195,24 @@ impl Drop for Blocked {
     }
 }
 
+/// Every signal that can be has its default action, but for those that are ignored: before another program is executed.
+pub(crate) fn all_default() {
+    for number in 1..=libc::SIGRTMAX() {
+        let mut before = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: sigaction fills `before` where it succeeds, which is looked at only then; zeros are a valid sigaction,
+        // SIG_DFL. It fails for KILL, STOP and numbers that the C library keeps to itself.
+        unsafe {
+            if libc::sigaction(number, std::ptr::null(), before.as_mut_ptr()) != 0 {
+                continue;
+            }
+            if before.assume_init().sa_sigaction != libc::SIG_IGN {
+                let default: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(number, &raw const default, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
 /// Lets every signal through: whoever started us may have left some held back, and that survives exec.
 pub(crate) fn unblock_all() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();

@@ -109,6 +109,8 @@ pub struct Options {
     pub check: bool,
     /// `--doctor`: nothing is served; the deployment at this URL is examined.
     pub doctor: Option<String>,
+    /// The names of the variables that the environment file has set.
+    pub(crate) from_file: Vec<OsString>,
 }
 
 /// A command line or variable that cannot be understood, or the text that `--help` asks for.
@@ -168,6 +170,7 @@ impl Default for Options {
             env_file: None,
             check: false,
             doctor: None,
+            from_file: Vec::new(),
         }
     }
 }

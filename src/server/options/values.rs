@@ -1,5 +1,6 @@
 //! Values of options that have a type of their own.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -23,6 +24,12 @@ impl Workers {
     /// Whether their number changes with what there is to do.
     pub fn is_elastic(self) -> bool {
         self.min < self.max
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_elastic() { write!(f, "{}..{}", self.min, self.max) } else { write!(f, "{}", self.max) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! While connections come one after the other, each costs no system call but accept and what serving it needs: the
 //! listeners are tried first, and only when none has a connection does epoll wait.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::sys::log::log;
 use crate::sys::process::id;
 use crate::sys::signal::{Signals, asked_to_leave};
 
-/// How long the last workers of a pool go on taking connections that wait in the queue.
+/// How long the last workers of a pool go on taking connections where still others come.
 const MAX_DRAIN: Duration = Duration::from_secs(5);
 /// The same where others go on serving.
 const MAX_LOOK: Duration = Duration::from_secs(1);
@@ -44,7 +44,8 @@ pub(super) struct Attendant<'a> {
     listeners: &'a [Listener],
     desk: Desk,
     board: Scoreboard,
-    signals: Option<&'a Signals>,
+    /// How the master speaks to this worker, and it to the master.
+    master: Option<(&'a Signals, &'a OwnedFd)>,
     buffers: Buffers,
     parking: Parking,
     /// Where connections come from that others hold and cannot serve now.
@@ -54,6 +55,8 @@ pub(super) struct Attendant<'a> {
     /// Until when the listeners are left alone.
     exhausted: Option<Instant>,
     exhaustion_logged: bool,
+    /// The worker has served its share and said so.
+    wishes_to_leave: bool,
 }
 
 impl<'a> Attendant<'a> {
@@ -62,11 +65,11 @@ impl<'a> Attendant<'a> {
         listeners: &'a [Listener],
         desk: Desk,
         board: Scoreboard,
-        signals: Option<&'a Signals>,
+        master: Option<(&'a Signals, &'a OwnedFd)>,
         shelf: Option<Arc<Shelf>>,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        if let Some(signals) = signals {
+        if let Some((signals, _)) = master {
             epoll::add(&epoll, signals, epoll::EventData::new_u64(SIGNALS), epoll::EventFlags::IN)?;
         }
         // A connection wakes one worker, not all.
@@ -82,22 +85,23 @@ impl<'a> Attendant<'a> {
             listeners,
             desk,
             board,
-            signals,
+            master,
             buffers: Buffers::new(),
             parking: Parking::new(epoll, shelf.clone()),
             shelf,
             closed: false,
             exhausted: None,
             exhaustion_logged: false,
+            wishes_to_leave: false,
         })
     }
 
-    /// Serves until the worker is told to leave or has served its share; then what has been sent already is answered,
-    /// for half of `graceful_timeout` at most.
+    /// Serves until the worker is told to leave; then what has been sent already is answered, within
+    /// `graceful_timeout`.
     pub(super) fn serve(&mut self, graceful_timeout: Duration) {
-        while !self.is_leaving() {
+        while !asked_to_leave() {
             let served = self.round();
-            if self.is_leaving() {
+            if asked_to_leave() {
                 break;
             }
             // As long as connections come and none is parked, there is nothing to ask the kernel for.
@@ -110,8 +114,12 @@ impl<'a> Attendant<'a> {
         self.drain(graceful_timeout);
     }
 
-    fn is_leaving(&self) -> bool {
-        asked_to_leave() || self.desk.is_spent()
+    /// Wakes the master up.
+    fn call(&self) {
+        if let Some((_, master)) = self.master {
+            // A full pipe wakes it as well as one byte more would.
+            let _ = rustix::io::write(master, b".");
+        }
     }
 
     /// Takes one connection from each listener and one from the shelf, and serves them. False where there was none.
@@ -129,9 +137,6 @@ impl<'a> Attendant<'a> {
                 Ok(stream) => {
                     self.attend(Quiet { stream, listener: number, fresh: true });
                     served = true;
-                    if self.desk.is_spent() {
-                        return true;
-                    }
                 }
                 Err(Errno::AGAIN) => {}
                 // The client has left, or a signal came: the next one, please.
@@ -184,10 +189,16 @@ impl<'a> Attendant<'a> {
             }
         }
         self.desk.quiet();
+        if self.desk.is_spent() && !self.wishes_to_leave {
+            // It goes on until another one is ready in its place.
+            self.wishes_to_leave = true;
+            self.desk.slot().wish_to_leave();
+            self.call();
+        }
     }
 
     fn park(&mut self, quiet: Quiet) {
-        if quiet.fresh || !self.is_leaving() {
+        if quiet.fresh || !asked_to_leave() {
             self.parking.park(quiet);
         }
     }
@@ -218,7 +229,7 @@ impl<'a> Attendant<'a> {
         let mut wait = || epoll::wait(self.parking.epoll(), &mut events[..], timeout.as_ref());
         let count = if time.is_none() {
             self.parking.idle();
-            self.board.while_idle(wait)
+            self.desk.slot().while_idle(wait)
         } else {
             wait()
         };
@@ -230,7 +241,7 @@ impl<'a> Attendant<'a> {
         for token in tokens.clone() {
             match token {
                 // The flag has been set by the handler; what is in the pipe only woke us up.
-                SIGNALS => while self.signals.is_some_and(|signals| signals.next().is_some()) {},
+                SIGNALS => while self.master.is_some_and(|(signals, _)| signals.next().is_some()) {},
                 LISTENER => is_called = true,
                 SHELF => {
                     is_called = true;
@@ -238,6 +249,10 @@ impl<'a> Attendant<'a> {
                 }
                 _ => {}
             }
+        }
+        // Who comes now may have to wait.
+        if time.is_none() && is_called && self.master.is_some() && !self.board.has_idle() && self.board.call() {
+            self.call();
         }
         // What everybody waits for goes first, as the kernel may have woken only this worker for it. What is parked
         // here can still be given away if that takes long.
@@ -261,17 +276,18 @@ impl<'a> Attendant<'a> {
             self.parking.give_away();
             shelf.pass_on(self.listeners);
         }
-        // Recycled: whoever takes this worker's place looks at the listeners before anything else.
-        if last || asked_to_leave() {
-            // Where nobody serves after us, whoever waits in a queue would get a reset: so they are emptied, but not
-            // for ever. Where others serve, the kernel may have woken just this worker for a connection, so one look
-            // is due; if connections keep coming, then the others are awake, too.
-            let (time, rounds) = if last { (MAX_DRAIN.min(graceful_timeout / 2), usize::MAX) } else { (MAX_LOOK, 64) };
-            let until = Instant::now() + time;
-            let mut round = 0;
-            while self.round() && round < rounds && Instant::now() < until {
-                round += 1;
-            }
+        // Where nobody serves after us, whoever waits in a queue would get a reset: so they are emptied. Where others
+        // serve, the kernel may have woken just this worker for a connection, so one look is due; if connections keep
+        // coming, then the others are awake, too.
+        let (time, rounds) = match last {
+            true if self.board.is_sealed() => (graceful_timeout, usize::MAX),
+            true => (MAX_DRAIN.min(graceful_timeout / 2), usize::MAX),
+            false => (MAX_LOOK, 64),
+        };
+        let until = Instant::now() + time;
+        let mut round = 0;
+        while self.round() && round < rounds && Instant::now() < until {
+            round += 1;
         }
         // The kernel may hold connections that are as fresh as those that are parked.
         let deferred = last && self.listeners.iter().any(Listener::is_deferred);

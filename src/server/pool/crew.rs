@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustix::process::Pid;
 
-use super::scoreboard::{Scoreboard, Work};
+use super::scoreboard::{Event, Scoreboard, Slot, Work};
 use crate::sys::process;
 use crate::sys::signal::Signal;
 
@@ -18,22 +18,44 @@ pub(super) struct Member {
     pub(super) ready: bool,
     /// It was told to leave, and is killed at this time.
     pub(super) leaving: Option<u64>,
+    /// Why it was told to, for who counts such things.
+    pub(super) reason: Option<Event>,
     /// It was told to give up a request.
     pub(super) condemned: Option<Condemned>,
     /// It was sent SIGKILL.
     pub(super) killed: bool,
+    /// A program whose scoreboard this one cannot read has started it: all that is known is that it serves.
+    pub(super) foreign: bool,
 }
 
-/// A request that took too long.
+/// A request that took too long, and whose worker was asked to give it up.
 pub(super) struct Condemned {
     pub(super) work: Work,
     /// When the worker was told.
     pub(super) at: u64,
+    /// What the log says of it.
+    pub(super) what: String,
 }
 
 impl Member {
     pub(super) fn new(number: usize, pid: Pid, generation: u64, started: u64) -> Self {
-        Self { number, pid, generation, started, ready: false, leaving: None, condemned: None, killed: false }
+        Self {
+            number,
+            pid,
+            generation,
+            started,
+            ready: false,
+            leaving: None,
+            reason: None,
+            condemned: None,
+            killed: false,
+            foreign: false,
+        }
+    }
+
+    /// Its slot, if this program can read it.
+    pub(super) fn slot(&self, board: &Scoreboard) -> Option<Slot> {
+        (!self.foreign).then(|| board.slot(self.number))
     }
 
     /// Tells it to leave, and remembers until when.
@@ -41,12 +63,6 @@ impl Member {
         // One that was told before keeps its earlier end.
         self.leaving = Some(self.leaving.map_or(until, |before| before.min(until)));
         process::kill(self.pid, Signal::TERM);
-    }
-
-    /// Tells it to give up a request.
-    pub(super) fn condemn(&mut self, work: Work, at: u64) {
-        self.condemned = Some(Condemned { work, at });
-        process::kill(self.pid, Signal::USR2);
     }
 
     pub(super) fn kill(&mut self) {
@@ -93,85 +109,8 @@ impl Crew {
         Some(self.0.remove(at))
     }
 
-    /// Tells one worker to leave, that who is missed least: of an older generation than `generation` if there is one
-    /// (rather one that is idle), else the one that was started last.
-    pub(super) fn retire(&mut self, generation: u64, board: &Scoreboard, until: u64) {
-        let is_old = |member: &Member| member.leaving.is_none() && member.generation < generation;
-        let chosen = if self.0.iter().any(is_old) {
-            let old = self.0.iter_mut().filter(|member| is_old(member));
-            old.max_by_key(|member| board.slot(member.number).work().is_none())
-        } else {
-            self.0.iter_mut().rev().find(|member| member.leaving.is_none())
-        };
-        if let Some(member) = chosen {
-            member.leave(until);
-        }
-    }
-}
-
-/// How long respawning waits when workers die as soon as they are there.
-#[derive(Default)]
-pub(super) struct Backoff {
-    delay: u64,
-    until: u64,
-    /// How many places stay empty until then.
-    held: usize,
-}
-
-impl Backoff {
-    const FIRST: u64 = 50;
-    const LAST: u64 = 5_000;
-    /// After so long without a fast death the first delay is the first again.
-    const FORGOTTEN: u64 = 10_000;
-
-    /// A worker died fast: its place stays empty for a while.
-    pub(super) fn hold(&mut self, time: u64) {
-        self.held += 1;
-        if time < self.until {
-            return;
-        }
-        let forgotten = time.saturating_sub(self.until) > Self::FORGOTTEN;
-        self.delay = if forgotten || self.delay == 0 { Self::FIRST } else { (2 * self.delay).min(Self::LAST) };
-        self.until = time + self.delay;
-    }
-
-    /// Whether one of `missing` places may be filled now.
-    pub(super) fn allows(&mut self, missing: usize, time: u64) -> bool {
-        if time >= self.until {
-            self.held = 0;
-        }
-        missing > self.held
-    }
-
-    /// When a place may be filled that is held empty now.
-    pub(super) fn wake(&self, time: u64) -> u64 {
-        if self.held > 0 { self.until.max(time) } else { u64::MAX }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_delay_doubles_up_to_its_limit_and_is_forgotten() {
-        let mut backoff = Backoff::default();
-        let mut time = 1_000_000;
-        let mut delays = Vec::new();
-        for _ in 0..9 {
-            backoff.hold(time);
-            assert!(!backoff.allows(1, time));
-            // Others that die meanwhile wait as well, but do not make it longer.
-            backoff.hold(time);
-            assert!(!backoff.allows(2, time));
-            // A place that became free in peace is filled at once.
-            assert!(backoff.allows(3, time));
-            delays.push(backoff.wake(time) - time);
-            time = backoff.wake(time);
-            assert!(backoff.allows(1, time));
-        }
-        assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        backoff.hold(time + 20_000);
-        assert_eq!(backoff.wake(time) - time - 20_000, 50);
+    /// The lowest number that no worker has.
+    pub(super) fn free_number(&self, slots: usize) -> Option<usize> {
+        (0..slots).find(|&number| self.0.iter().all(|member| member.foreign || member.number != number))
     }
 }

@@ -1,19 +1,26 @@
 //! The master: starts workers, buries them, and waits for signals, deaths and deadlines. It does nothing else.
+//!
+//! How many workers there should be is `staff`'s to say, who holds them to their time is `deadlines`, how this process
+//! becomes a newer program is `reload`.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::PoolOptions;
-use super::crew::{Backoff, Crew, Member};
+use super::clock::{millis, now, seconds};
+use super::crew::{Crew, Member};
+use super::deadlines::Deadlines;
+use super::handoff::{Handoff, Kept, VARIABLE};
 use super::notify::Notify;
-use super::scoreboard::{Scoreboard, millis, now};
+use super::reload::Candidate;
+use super::scoreboard::{Event, Scoreboard};
 use super::shelf::Shelf;
+use super::staff::{Backoff, Staff, Step};
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
@@ -29,45 +36,64 @@ const EXIT_TEMPORARY: u8 = 111;
 const EXIT_CONFIGURATION: u8 = 2;
 /// After so many workers in a row that could not start, and none that could, the master gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
-/// How long a worker may take to become ready.
-const BOOT_TIMEOUT: u64 = 60_000;
-/// How long a worker that was told to give up its request may take to die.
-const GIVE_UP_TIMEOUT: u64 = 1_000;
 /// A worker that dies sooner after its start, without having begun a request, is respawned with a delay.
 const FAST_DEATH: u64 = 1_000;
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
 const LATE: u64 = 1_000;
+/// For so long a worker that calls since all are busy is not heard again, where there may be more workers and where not.
+const CALLED: u64 = 2;
+const CALLED_IN_VAIN: u64 = 1_000;
 
 struct Master<'a> {
     host: &'a Host,
-    listeners: &'a [Listener],
-    options: PoolOptions,
+    listeners: &'a mut [Listener],
+    options: &'a PoolOptions,
     board: Scoreboard,
     shelf: Arc<Shelf>,
     signals: Signals,
-    /// Workers that became ready write a byte.
+    /// Workers that become ready, want to be replaced or find all others busy write a byte.
     ready: (OwnedFd, OwnedFd),
     notify: Notify,
     pid: Pid,
     crew: Crew,
-    /// How many workers there should be.
-    target: usize,
+    staff: Staff,
+    deadlines: Deadlines,
     /// Grows with each reload; older workers are replaced.
     generation: u64,
     reloading: bool,
+    /// A newer program, being tried out.
+    candidate: Option<Candidate>,
+    /// `HUP` came while one was.
+    again: bool,
+    /// All workers are busy: the master itself looks out for connections.
+    watching: bool,
+    /// When workers are heard again that call.
+    deaf_until: Option<u64>,
     /// `READY=1` has been sent.
     announced: bool,
     ever_ready: bool,
-    boot_failures: u32,
     backoff: Backoff,
-    /// Nobody is killed for a deadline before this time.
-    spare_until: u64,
-    /// The exit status, once the pool is stopping.
-    stopping: Option<u8>,
+    stopping: Option<Stop>,
 }
 
-/// Runs the pool until a signal stops it; returns the exit status.
-pub(super) fn run(host: &Host, listeners: &[Listener], options: PoolOptions) -> io::Result<u8> {
+/// The end of the pool.
+#[derive(Clone, Copy)]
+struct Stop {
+    /// The exit status.
+    status: u8,
+    /// When whoever is left is killed.
+    until: u64,
+    quick: bool,
+}
+
+/// Runs the pool until a signal stops it; returns the exit status. `handoff` is what the program has left that this
+/// process was before.
+pub(super) fn run(
+    host: &Host,
+    listeners: &mut [Listener],
+    options: &PoolOptions,
+    handoff: Option<Handoff>,
+) -> io::Result<u8> {
     let signals = Signals::install(&[
         (Signal::TERM, Action::Tell),
         (Signal::QUIT, Action::Tell),
@@ -83,32 +109,52 @@ pub(super) fn run(host: &Host, listeners: &[Listener], options: PoolOptions) -> 
     ])?;
     signal::unblock_all();
     let pid = process::id();
-    for listener in listeners {
-        log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
-    }
-    // Those that leave still have their slots while their successors start.
-    let board = Scoreboard::new(2 * MAX_WORKERS + 1)?;
+    let mut staff = Staff::new(options.workers, millis(options.idle_timeout));
+    let (board, shelf, ready, crew, generation) = match &handoff {
+        None => {
+            for listener in listeners.iter() {
+                log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
+            }
+            let board = Scoreboard::for_pool()?;
+            (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
+        }
+        Some(handoff) => {
+            staff.resume(handoff.target);
+            let ready = Handoff::pair(&handoff.ready)?;
+            let ends = Handoff::pair(&handoff.shelf)?;
+            let (board, readable) = Scoreboard::take_over(handoff.board)?;
+            let shelf = if readable { Shelf::adopt(ends, board) } else { Shelf::new(board)? };
+            (board, shelf, ready, handoff.crew(readable), handoff.generation)
+        }
+    };
+    let ever_ready = crew.iter().any(|member| member.ready);
     let mut master = Master {
         host,
         listeners,
         options,
         board,
-        shelf: Arc::new(Shelf::new(board)?),
+        shelf: Arc::new(shelf),
         signals,
-        ready: pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?,
+        ready,
         notify: Notify::from_environment(),
         pid,
-        crew: Crew::default(),
-        target: options.workers,
-        generation: 0,
-        reloading: false,
-        announced: false,
-        ever_ready: false,
-        boot_failures: 0,
+        reloading: handoff.is_some(),
+        announced: handoff.is_some(),
+        ever_ready,
+        crew,
+        staff,
+        deadlines: Deadlines::new(options.soft_timeout, options.request_timeout),
+        generation,
+        candidate: None,
+        again: false,
+        watching: false,
+        deaf_until: None,
         backoff: Backoff::default(),
-        spare_until: 0,
         stopping: None,
     };
+    if master.reloading {
+        log!("master pid={} replacing {} workers", pid.as_raw_nonzero(), master.crew.staying().count());
+    }
     master.attend()
 }
 
@@ -119,38 +165,57 @@ impl Master<'_> {
             while let Some((pid, death)) = process::reap() {
                 self.bury(pid, death);
             }
-            match self.stopping {
-                Some(status) if self.crew.is_empty() => {
+            if let Some(stop) = self.stopping {
+                if self.crew.is_empty() && !self.drain_rest(stop)? {
                     log!("master pid={} stopped", self.pid.as_raw_nonzero());
-                    return Ok(status);
+                    return Ok(stop.status);
                 }
-                Some(_) => {}
-                None => self.balance()?,
+            } else {
+                self.balance()?;
             }
-            let wake = self.enforce(now());
+            let time = now();
+            let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
+            wake = wake.min(self.backoff.wake(time));
+            if self.stopping.is_none() {
+                wake = wake.min(self.staff.wake(&self.crew, &self.board));
+                wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
+            }
+            if let Some(candidate) = &mut self.candidate {
+                wake = wake.min(candidate.enforce(time));
+            }
             self.wait(wake)?;
             while let Some(signal) = self.signals.next() {
                 self.obey(signal);
             }
+            self.look_out();
         }
     }
 
-    /// Waits for a signal, a ready worker, or `wake`.
+    /// Waits for a signal, a worker that calls, or `wake`.
     fn wait(&mut self, wake: u64) -> io::Result<()> {
         let left = wake.saturating_sub(now()).min(3_600_000);
         let planned = now().saturating_add(left);
         let time = Timespec { tv_sec: (left / 1000).cast_signed(), tv_nsec: ((left % 1000) * 1_000_000).cast_signed() };
-        let mut descriptors = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
+        let mut descriptors =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
+        descriptors.extend(self.candidate.iter().map(|candidate| PollFd::new(candidate, PollFlags::IN)));
+        if self.watching {
+            descriptors.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
         match poll(&mut descriptors, Some(&time)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        drop(descriptors);
         let mut bytes = [0; 256];
         while rustix::io::read(&self.ready.0, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
+        if let Some(candidate) = &mut self.candidate {
+            candidate.listen();
+        }
         let late = now().saturating_sub(planned);
         if late > LATE {
             // The machine or this container was frozen: what is overdue may be so for no fault of its own.
-            self.spare_until = now().saturating_add(late);
+            self.deadlines.spare(now().saturating_add(late));
             let seconds = seconds(late);
             log!("master pid={} was not running for {seconds:.1}s, deadlines moved", self.pid.as_raw_nonzero());
         }
@@ -172,73 +237,92 @@ impl Master<'_> {
             log!("master pid={pid} {}: stopping", if signal == Signal::TERM { "TERM" } else { "QUIT" });
             self.stop(0, false);
         } else if signal == Signal::HUP {
-            log!("master pid={pid} HUP: replacing {} workers", self.crew.staying().count());
-            self.generation += 1;
-            self.reloading = true;
-        } else if signal == Signal::TTIN {
-            self.target = (self.target + 1).min(MAX_WORKERS);
-            log!("master pid={pid} TTIN: workers={}", self.target);
-        } else if signal == Signal::TTOU {
-            self.target = (self.target - 1).max(1);
-            log!("master pid={pid} TTOU: workers={}", self.target);
+            self.try_program();
+        } else if signal == Signal::TTIN || signal == Signal::TTOU {
+            self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
+            let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };
+            log!("master pid={pid} {name}: workers={}", self.staff.range());
         }
     }
 
     /// Begins the end: the master stops with `status` when all workers are gone.
     fn stop(&mut self, status: u8, quick: bool) {
+        let patience = if quick { 0 } else { millis(self.options.graceful_timeout) };
+        let until = now().saturating_add(patience);
         let first = self.stopping.is_none();
-        self.stopping.get_or_insert(status);
+        let stop = self.stopping.get_or_insert(Stop { status, until, quick });
+        stop.quick |= quick;
+        stop.until = stop.until.min(until);
         if first {
             self.notify.send("STOPPING=1");
             self.board.set_stopping();
+            if let Some(candidate) = &self.candidate {
+                candidate.kill();
+            }
             if !self.listeners.iter().any(Listener::is_inherited) {
-                self.board.set_last();
+                // From here on nobody comes who could find the door closed behind the queue.
+                let mut sealed = true;
+                self.listeners.iter_mut().for_each(|listener| sealed &= listener.seal());
+                self.board.set_last(sealed);
             }
         }
-        let patience = if quick { 0 } else { millis(self.options.graceful_timeout) };
-        let until = now().saturating_add(patience);
         for member in self.crew.iter_mut() {
             if quick {
-                member.killed = true;
-                process::kill(member.pid, Signal::KILL);
+                member.kill();
             } else {
                 member.leave(until);
             }
         }
     }
 
-    /// Makes the crew what it should be: nobody too few or too many, nobody of an older generation.
+    /// After the last worker: whether somebody came into a queue while it left. Then one more is started for them.
+    fn drain_rest(&mut self, stop: Stop) -> io::Result<bool> {
+        let time = now();
+        let ours = !self.listeners.iter().any(Listener::is_inherited);
+        if stop.quick || !ours || time >= stop.until || !self.listeners.iter().any(Listener::has_waiting) {
+            return Ok(false);
+        }
+        let spawned = self.spawn(time)?;
+        self.crew.iter_mut().for_each(|member| member.leave(stop.until));
+        Ok(spawned)
+    }
+
+    /// Makes the crew what it should be.
     fn balance(&mut self) -> io::Result<()> {
         let time = now();
         let until = time.saturating_add(millis(self.options.graceful_timeout));
         loop {
-            let old = self.crew.staying().filter(|member| member.generation < self.generation).count();
-            let staying = self.crew.staying().count();
-            let ready = self.crew.staying().filter(|member| member.ready).count();
             if self.reloading && self.crew.iter().all(|member| member.generation == self.generation) {
                 self.reloading = false;
+                self.board.note(Event::Reload);
                 log!("master pid={} reloaded", self.pid.as_raw_nonzero());
+                self.notify.send("READY=1");
             }
-            // While there are old ones, one worker more than usual is there: the next that takes a place.
-            let wanted = self.target + usize::from(old > 0);
-            if staying > wanted || (old > 0 && ready > self.target) {
-                self.crew.retire(self.generation, &self.board, until);
-            } else if staying < wanted && self.backoff.allows(wanted - staying, time) {
-                if !self.spawn(time)? {
-                    return Ok(());
+            let step = self.staff.next_step(&self.crew, &self.board, self.generation);
+            let range = self.staff.range();
+            self.board.set_wanted(range.min, range.max, self.staff.target());
+            match step {
+                Step::Rest => return Ok(()),
+                Step::Retire(pid, reason) => {
+                    let member = self.crew.iter_mut().find(|member| member.pid == pid);
+                    if let Some(member) = member {
+                        member.reason = Some(reason);
+                        member.leave(until);
+                    }
                 }
-            } else {
-                return Ok(());
+                Step::Spawn(missing) => {
+                    if !self.backoff.allows(missing, time) || !self.spawn(time)? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
 
     /// Starts a worker. False where that must wait.
     fn spawn(&mut self, time: u64) -> io::Result<bool> {
-        let Some(number) = (0..self.board.slots()).find(|&number| self.crew.iter().all(|m| m.number != number)) else {
-            return Ok(false);
-        };
-        self.board.slot(number).clear();
+        let Some(number) = self.crew.free_number(self.board.slots()) else { return Ok(false) };
+        self.board.prepare(number, self.generation);
         let setting = worker::Setting {
             host: self.host,
             listeners: self.listeners,
@@ -247,8 +331,7 @@ impl Master<'_> {
             number,
             master: self.pid,
             ready: &self.ready.1,
-            max_requests: self.options.max_requests,
-            graceful_timeout: self.options.graceful_timeout,
+            options: self.options,
         };
         // Until the child has handlers of its own, a signal would reach the master's pipe through it.
         let blocked = Blocked::all();
@@ -267,132 +350,222 @@ impl Master<'_> {
     }
 
     fn note_ready(&mut self) {
-        for member in self.crew.iter_mut().filter(|member| !member.ready) {
-            if self.board.slot(member.number).is_ready() {
+        let time = now();
+        for member in self.crew.iter_mut() {
+            let Some(slot) = member.slot(&self.board) else { continue };
+            if !member.ready && slot.is_ready() {
                 member.ready = true;
                 self.ever_ready = true;
-                self.boot_failures = 0;
                 log!("{member} ready");
             }
+            if member.ready && (slot.has_worked() || time.saturating_sub(member.started) >= FAST_DEATH) {
+                self.backoff.relax();
+            }
         }
-        if !self.announced && self.stopping.is_none() && self.crew.staying().filter(|m| m.ready).count() >= self.target
-        {
+        let target = self.staff.target();
+        if !self.announced && self.stopping.is_none() && self.crew.staying().filter(|m| m.ready).count() >= target {
             self.announced = true;
-            log!("master pid={} ready workers={}", self.pid.as_raw_nonzero(), self.target);
+            log!("master pid={} ready workers={target}", self.pid.as_raw_nonzero());
             self.notify.send("READY=1");
+        }
+    }
+
+    /// Where all are busy and connections wait: one worker more.
+    fn look_out(&mut self) {
+        if self.stopping.is_some() {
+            self.watching = false;
+            return;
+        }
+        let time = now();
+        if self.deaf_until.is_some_and(|until| time < until) {
+            return;
+        }
+        let was_deaf = self.deaf_until.take().is_some();
+        // First the mark, then the look: who becomes busy in between calls again.
+        let called = if was_deaf || self.watching { self.board.take_call() } else { self.board.is_called() };
+        let idle = self.board.has_idle();
+        let booting = self.crew.staying().any(|member| !member.ready);
+        let empty = self.crew.staying().next().is_none();
+        self.watching = !idle && !booting && self.staff.can_grow() && (called || empty || self.watching || was_deaf);
+        if idle || booting || !(called || empty || self.watching) {
+            if called {
+                self.deaf_until = Some(time + CALLED);
+            }
+            return;
+        }
+        if !self.listeners.iter().any(Listener::has_waiting) {
+            return;
+        }
+        if self.staff.grow() {
+            self.watching = false;
+            self.deaf_until = Some(time + CALLED);
+        } else {
+            self.board.note(Event::Exhausted);
+            self.deaf_until = Some(time + CALLED_IN_VAIN);
         }
     }
 
     /// A child has died: says how, and thinks about what that means.
     fn bury(&mut self, pid: Pid, death: Death) {
-        // A child that is no worker: somebody forked before run was called.
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
+            return self.judge(death);
+        }
+        // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).
         let Some(member) = self.crew.remove(pid) else { return };
         let time = now();
         let expected = self.stopping.is_some() || member.leaving.is_some();
         let respawning = if expected { "" } else { ", respawning" };
-        let (method, text) = self.board.slot(member.number).text();
-        let timed_out = match death {
-            Death::Exited(status) => status == EXIT_TIMED_OUT,
-            Death::Killed(signal) => signal == Signal::KILL.as_raw() && member.killed,
-        };
+        let slot = member.slot(&self.board);
+        let text = slot.map(|slot| slot.text().1).unwrap_or_default();
+        let has_worked = slot.is_none_or(|slot| slot.has_worked());
+        slot.inspect(super::scoreboard::Slot::leave);
         match (&member.condemned, death) {
-            (Some(condemned), _) if timed_out => {
-                let age = seconds(condemned.at.saturating_sub(condemned.work.started));
-                log!("{member} timed out method={method} path={text} age={age:.1}s, killed");
+            _ if member.reason == Some(Event::TimedOut) => {}
+            (Some(condemned), Death::Exited(EXIT_TIMED_OUT)) => log!("{member} timed out {}, killed", condemned.what),
+            (Some(condemned), Death::Killed(_)) if member.killed => {
+                log!("{member} timed out {}, killed", condemned.what);
             }
             (_, Death::Exited(0)) => log!("{member} exited status=0"),
             (_, Death::Exited(status)) => log!("{member} exited status={status}{respawning}"),
             (_, Death::Killed(signal)) => log!("{member} killed signal={signal}{respawning}"),
         }
-        if expected {
+        let boot_failed = !member.ready && !expected;
+        if self.stopping.is_none() {
+            let reason = match member.reason {
+                _ if member.condemned.is_some() => Event::TimedOut,
+                None if boot_failed => Event::BootFailed,
+                reason => reason.unwrap_or(Event::Crashed),
+            };
+            self.board.note(reason);
+        }
+        if expected || member.reason == Some(Event::TimedOut) {
             return;
         }
-        if !member.ready {
+        if boot_failed {
             let reason = match death {
                 Death::Exited(EXIT_BOOT | EXIT_BOOT_CONFIGURATION) => text,
                 Death::Exited(status) => format!("exited with status {status} before it was ready"),
                 Death::Killed(signal) => format!("killed by signal {signal} before it was ready"),
             };
             let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
-            self.boot_failed(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY });
-            self.backoff.hold(time);
-        } else if death != Death::Exited(0)
-            && time.saturating_sub(member.started) < FAST_DEATH
-            && !self.board.slot(member.number).has_worked()
-        {
+            self.died_fast(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY }, time);
+        } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH && !has_worked {
             // It died of itself. One that died of a request is replaced at once, or whoever knows that request could
             // keep the pool empty.
-            self.backoff.hold(time);
+            let reason = match death {
+                Death::Exited(status) => format!("exited with status {status} as soon as it was ready"),
+                Death::Killed(signal) => format!("killed by signal {signal} as soon as it was ready"),
+            };
+            self.died_fast(&reason, EXIT_TEMPORARY, time);
         }
     }
 
-    fn boot_failed(&mut self, reason: &str, status: u8) {
+    /// A worker died that had hardly started: respawning waits, and where nobody else lives and that has not helped for
+    /// long enough, it ends.
+    fn died_fast(&mut self, reason: &str, status: u8, time: u64) {
         let pid = self.pid.as_raw_nonzero();
-        self.boot_failures += 1;
-        if !self.ever_ready && self.boot_failures >= MAX_BOOT_FAILURES {
-            log!("master pid={pid} gives up: {MAX_BOOT_FAILURES} workers in a row could not start: {reason}");
-            self.stop(status, true);
-        } else if self.reloading {
+        let row = self.backoff.hold(time);
+        if self.reloading {
+            if row < MAX_BOOT_FAILURES && self.crew.staying().any(|member| member.generation < self.generation) {
+                return;
+            }
             log!("master pid={pid} reload failed, the old workers stay: {reason}");
+            self.board.note(Event::ReloadFailed);
             self.reloading = false;
             for member in self.crew.iter_mut() {
                 member.generation = self.generation;
             }
+            self.notify.send("READY=1");
+        }
+        let nobody = self.crew.staying().all(|member| !member.ready);
+        let enough = if self.ever_ready { self.backoff.is_exhausted() } else { row >= MAX_BOOT_FAILURES };
+        if nobody && enough {
+            log!("master pid={pid} gives up: {row} workers in a row could not start: {reason}");
+            self.stop(status, true);
         }
     }
 
-    /// Holds the workers to their deadlines. Returns when to look again.
-    fn enforce(&mut self, time: u64) -> u64 {
-        let mut wake = self.backoff.wake(time);
-        let timeout = self.options.request_timeout.map(millis);
-        for member in self.crew.iter_mut().filter(|member| !member.killed) {
-            let slot = self.board.slot(member.number);
-            if let Some(until) = member.leaving {
-                if time >= until {
-                    log!("{member} did not leave in time, killed");
-                    member.kill();
-                    continue;
-                }
-                wake = wake.min(until);
-            }
-            if !member.ready {
-                let until = member.started + BOOT_TIMEOUT;
-                if time >= until {
-                    log!("{member} not ready after {}s, killed", BOOT_TIMEOUT / 1000);
-                    member.kill();
-                }
-                wake = wake.min(until);
-                continue;
-            }
-            // One that has ended in time after all is forgiven.
-            if member.condemned.as_ref().is_some_and(|c| slot.has_ended(c.work.number)) {
-                member.condemned = None;
-            }
-            if let Some(condemned) = &member.condemned {
-                let until = condemned.at + GIVE_UP_TIMEOUT;
-                if time >= until {
-                    member.kill();
-                }
-                wake = wake.min(until);
-            } else if let Some(timeout) = timeout {
-                // A request that begins from now on cannot be overdue before the time has passed once.
-                let work = slot.work();
-                let due = work.map_or(time, |work| work.started).saturating_add(timeout).max(self.spare_until);
-                match work {
-                    Some(work) if time >= due => {
-                        slot.condemn(work.number);
-                        member.condemn(work, time);
-                        wake = wake.min(time + GIVE_UP_TIMEOUT);
-                    }
-                    _ => wake = wake.min(due),
-                }
-            }
+    /// `HUP`: sees whether the program on the disk would do.
+    fn try_program(&mut self) {
+        let pid = self.pid.as_raw_nonzero();
+        if self.candidate.is_some() {
+            self.again = true;
+            return;
         }
-        wake
+        log!("master pid={pid} HUP: trying {}", self.options.program.path().display());
+        self.notify.send_reloading();
+        let records = self.listeners.iter().map(Listener::record).collect();
+        let descriptors: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+        let handoff = Handoff { listeners: records, ..Handoff::default() };
+        match Candidate::start(&self.options.program, handoff, &descriptors) {
+            Ok(candidate) => self.candidate = Some(candidate),
+            Err(error) => self.refuse_program(&error.to_string()),
+        }
     }
-}
 
-/// Milliseconds as the log writes them.
-fn seconds(millis: u64) -> f64 {
-    Duration::from_millis(millis).as_secs_f64()
+    fn refuse_program(&mut self, reason: &str) {
+        log!("master pid={} reload failed, the old workers stay: {reason}", self.pid.as_raw_nonzero());
+        self.board.note(Event::ReloadFailed);
+        self.notify.send("READY=1");
+    }
+
+    /// The program that was tried out has ended.
+    fn judge(&mut self, death: Death) {
+        let Some(candidate) = self.candidate.take() else { return };
+        if self.stopping.is_some() {
+            return;
+        }
+        match candidate.verdict(death) {
+            Ok(()) if self.again => {}
+            Ok(()) => {
+                let error = self.become_program();
+                if self.stopping.is_none() {
+                    self.refuse_program(&error.to_string());
+                }
+            }
+            Err(reason) => self.refuse_program(&reason),
+        }
+        // Somebody has asked for it again, perhaps since there is yet another program.
+        if std::mem::take(&mut self.again) && self.stopping.is_none() {
+            self.try_program();
+        }
+    }
+
+    /// This process becomes the program on the disk. Returns only if it does not.
+    fn become_program(&mut self) -> io::Error {
+        // What comes from here on is for the next program.
+        let _blocked = Blocked::all();
+        while let Some(signal) = self.signals.next() {
+            self.obey(signal);
+        }
+        if self.stopping.is_some() {
+            return io::Error::other("stopping");
+        }
+        self.hand_over().unwrap_or_else(|error| error)
+    }
+
+    fn hand_over(&self) -> io::Result<io::Error> {
+        let written;
+        let mut kept = Kept::new();
+        for listener in self.listeners.iter() {
+            kept.keep(listener)?;
+        }
+        let [give, take] = self.shelf.ends();
+        let mut handoff = Handoff {
+            report: None,
+            master: self.pid.as_raw_nonzero().get(),
+            listeners: self.listeners.iter().map(Listener::record).collect(),
+            board: Some(kept.keep(&self.board)?),
+            shelf: vec![kept.keep(give)?, kept.keep(take)?],
+            ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],
+            generation: self.generation + 1,
+            target: self.staff.target(),
+            ..Handoff::default()
+        };
+        handoff.set_crew(&self.crew);
+        written = handoff.write()?;
+        let mut variables = vec![(VARIABLE, kept.keep(&written)?.to_string().into())];
+        variables.extend(self.notify.variable());
+        Ok(self.options.program.execute(&variables))
+    }
 }

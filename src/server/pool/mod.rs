@@ -4,12 +4,17 @@
 //! cannot go wrong in it. `docs/signals.md` is its manual.
 
 mod attendant;
+mod clock;
 mod crew;
+mod deadlines;
+mod handoff;
 mod master;
 mod notify;
 mod parking;
+mod reload;
 mod scoreboard;
 mod shelf;
+mod staff;
 mod worker;
 
 use std::time::Duration;
@@ -17,24 +22,39 @@ use std::time::Duration;
 use attendant::Attendant;
 use scoreboard::{Desk, Scoreboard};
 
+pub(crate) use handoff::Handoff;
+pub(crate) use reload::{Program, rehearse};
+
 use super::listener::Listener;
+use super::options::Workers;
 use crate::host::Host;
 
 /// What the pool is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PoolOptions {
-    pub(crate) workers: usize,
+    pub(crate) workers: Workers,
+    pub(crate) idle_timeout: Duration,
     pub(crate) max_requests: u64,
     pub(crate) request_timeout: Option<Duration>,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) slow_request: Option<Duration>,
     pub(crate) graceful_timeout: Duration,
+    /// What this process becomes at a reload.
+    pub(crate) program: Program,
 }
 
-/// Serves until a signal says otherwise; returns the master's exit status.
+/// Serves until a signal says otherwise; returns the master's exit status. `handoff` is what the program has left that
+/// this process was before.
 ///
 /// # Errors
 /// Where the system has no room for a pool at all: no pipe, no shared memory, no process.
-pub(crate) fn run(host: &Host, listeners: &mut [Listener], options: PoolOptions) -> std::io::Result<u8> {
-    let result = master::run(host, listeners, options);
+pub(crate) fn run(
+    host: &Host,
+    listeners: &mut [Listener],
+    options: &PoolOptions,
+    handoff: Option<Handoff>,
+) -> std::io::Result<u8> {
+    let result = master::run(host, listeners, options, handoff);
     for listener in listeners {
         listener.remove_file();
     }
@@ -50,7 +70,7 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
         store.setup().map_err(std::io::Error::other)?;
     }
     let board = Scoreboard::new(1)?;
-    let desk = Desk::new(board.slot(0), u64::MAX - 1);
+    let desk = Desk::new(board.slot(0), u64::MAX - 1, None);
     let listeners = [listener];
     Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())

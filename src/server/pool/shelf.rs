@@ -44,9 +44,19 @@ impl Shelf {
         Ok(Self { give, take, board })
     }
 
+    /// Takes over what another program has [handed on](Self::ends).
+    pub(super) fn adopt((give, take): (OwnedFd, OwnedFd), board: Scoreboard) -> Self {
+        Self { give, take, board }
+    }
+
+    /// Both ends of the queue.
+    pub(super) fn ends(&self) -> [&OwnedFd; 2] {
+        [&self.give, &self.take]
+    }
+
     /// Whether somebody is there to take what would be put on it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.board.idle() > 0
+        self.board.has_idle()
     }
 
     /// Puts a connection on the shelf; the caller closes its own descriptor and has taken it out of its epoll set, where

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PoolOptions;
 use super::attendant::Attendant;
 use super::scoreboard::{Desk, Scoreboard, Slot};
 use super::shelf::Shelf;
@@ -29,8 +30,25 @@ pub(super) struct Setting<'a> {
     pub(super) master: rustix::process::Pid,
     /// One byte goes here when the worker is ready.
     pub(super) ready: &'a OwnedFd,
-    pub(super) max_requests: u64,
-    pub(super) graceful_timeout: Duration,
+    pub(super) options: &'a PoolOptions,
+}
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(super) struct Failure {
+    error: crate::error::Error,
+    /// Trying again cannot help: somebody has to change the configuration.
+    pub(super) lasting: bool,
+}
+
+/// Prepares what a worker needs before it serves.
+pub(super) fn set_up(host: &Host) -> Result<(), Failure> {
+    let Some(store) = host.store() else { return Ok(()) };
+    store.setup().map_err(|error| {
+        let lasting = matches!(error, StoreError::Untrusted { .. } | StoreError::Unsuitable { .. });
+        Failure { error: error.into(), lasting }
+    })
 }
 
 /// The life of a worker; returns its exit status. `blocked` holds signals back until there are handlers for them.
@@ -46,16 +64,15 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         }
     };
     drop(blocked);
-    if let Some(store) = setting.host.store()
-        && let Err(error) = store.setup()
-    {
-        let lasting = matches!(error, StoreError::Untrusted { .. } | StoreError::Unsuitable { .. });
-        refuse(setting, slot, &error.into());
-        return if lasting { EXIT_BOOT_CONFIGURATION } else { EXIT_BOOT };
+    if let Err(failure) = set_up(setting.host) {
+        refuse(setting, slot, &failure.error);
+        return if failure.lasting { EXIT_BOOT_CONFIGURATION } else { EXIT_BOOT };
     }
-    let desk = Desk::new(slot, request_limit(setting.max_requests));
+    let options = setting.options;
+    let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request);
     let shelf = Some(Arc::clone(setting.shelf));
-    let attendant = Attendant::new(setting.host, setting.listeners, desk, setting.board, Some(&signals), shelf);
+    let attendant =
+        Attendant::new(setting.host, setting.listeners, desk, setting.board, Some((&signals, setting.ready)), shelf);
     let mut attendant = match attendant {
         Ok(attendant) => attendant,
         Err(error) => {
@@ -66,7 +83,7 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
     slot.set_ready();
     // A full pipe wakes the master as well as one byte more would.
     let _ = rustix::io::write(setting.ready, b".");
-    attendant.serve(setting.graceful_timeout);
+    attendant.serve(options.graceful_timeout);
     0
 }
 
@@ -78,6 +95,7 @@ fn refuse(setting: &Setting<'_>, slot: Slot, error: &crate::error::Error) {
 
 /// Takes leave of the master's signals and makes sure that this process ends when it should.
 fn prepare(setting: &Setting<'_>, slot: Slot) -> Result<Option<Signals>, crate::error::Error> {
+    slot.set_pid(u64::from(id().as_raw_nonzero().get().cast_unsigned()));
     slot.deadline().watch();
     let signals = Signals::install(&[
         (Signal::TERM, Action::Leave),
@@ -95,7 +113,7 @@ fn prepare(setting: &Setting<'_>, slot: Slot) -> Result<Option<Signals>, crate::
     ])?;
     // A little later than the master would kill it: this is for the time after the master. Without a timer to be had
     // (RLIMIT_SIGPENDING) it is the application's patience alone that counts then.
-    let _ = leave_within(setting.graceful_timeout.saturating_add(Duration::from_secs(2)));
+    let _ = leave_within(setting.options.graceful_timeout.saturating_add(Duration::from_secs(2)));
     Ok(signal_when_parent_dies(setting.master, Signal::TERM).then_some(signals))
 }
 

@@ -1,0 +1,161 @@
+//! The worker's own view of its slot: what connections tell it.
+
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::slot::Slot;
+use super::tally::Count;
+use crate::server::activity::Activity;
+use crate::server::pool::clock::now_micros;
+use crate::sys::deadline::{Answer, Words};
+use crate::sys::log::log;
+use crate::sys::process::id;
+use crate::sys::signal;
+
+/// What a worker tells of itself while it serves.
+pub(in crate::server::pool) struct Desk {
+    slot: Slot,
+    words: Words,
+    client: Cell<RawFd>,
+    answer: Cell<Answer>,
+    busy: Cell<bool>,
+    served: Cell<u64>,
+    /// When the request at work began, in microseconds.
+    began: Cell<u64>,
+    /// How many requests this worker serves before it leaves.
+    limit: u64,
+    /// Requests that take longer are named in the log.
+    slow: Duration,
+}
+
+impl Desk {
+    pub(in crate::server::pool) fn new(slot: Slot, limit: u64, slow: Option<Duration>) -> Self {
+        Self {
+            slot,
+            words: slot.deadline(),
+            client: Cell::new(-1),
+            answer: Cell::new(Answer::Cgi),
+            busy: Cell::new(false),
+            served: Cell::new(0),
+            began: Cell::new(0),
+            limit,
+            slow: slow.unwrap_or(Duration::MAX),
+        }
+    }
+
+    /// From now on requests come from this connection, which stays open until [`quiet`](Self::quiet).
+    pub(in crate::server::pool) fn attend(&self, client: RawFd, answer: Answer) {
+        self.client.set(client);
+        self.answer.set(answer);
+    }
+
+    /// The connection is served.
+    pub(in crate::server::pool) fn quiet(&self) {
+        if self.busy.replace(false) {
+            self.words.end(self.served.get());
+        }
+    }
+
+    /// How many requests the worker has served.
+    pub(in crate::server::pool) fn served(&self) -> u64 {
+        self.served.get()
+    }
+
+    /// Whether the worker has served as many requests as it should.
+    pub(in crate::server::pool) fn is_spent(&self) -> bool {
+        self.served.get() >= self.limit
+    }
+
+    /// The worker's slot.
+    pub(in crate::server::pool) fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
+impl Activity for Desk {
+    fn begin(&self, method: &Method, path: &str) {
+        self.quiet();
+        let number = self.served.get() + 1;
+        self.served.set(number);
+        self.busy.set(true);
+        self.began.set(now_micros());
+        self.slot.begin();
+        self.slot.set_text(method.as_str(), path);
+        let answer = match self.answer.get() {
+            Answer::Http if *method == Method::HEAD => Answer::HttpHead,
+            answer => answer,
+        };
+        self.words.begin(number, self.client.get(), answer);
+    }
+
+    fn end(&self, status: StatusCode) {
+        self.quiet();
+        let micros = now_micros().saturating_sub(self.began.get());
+        self.slot.tally().request(status, micros);
+        if Duration::from_micros(micros) > self.slow {
+            self.slot.tally().add(Count::Slow, 1);
+            let (method, path) = self.slot.text();
+            let age = Duration::from_micros(micros).as_secs_f64();
+            log!(
+                "pid={} slow method={method} path={path} age={age:.3}s status={}",
+                id().as_raw_nonzero(),
+                status.as_str()
+            );
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        signal::asked_to_leave()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::TEXT_BYTES;
+    use super::super::{Scoreboard, Totals};
+    use super::*;
+
+    #[test]
+    fn a_slot_tells_what_its_worker_does() {
+        let board = Scoreboard::new(3).unwrap();
+        let (slot, other) = (board.slot(1), board.slot(2));
+        board.prepare(1, 0);
+        assert!(!slot.is_ready() && !slot.has_worked());
+        slot.set_ready();
+        let desk = Desk::new(slot, 2, None);
+        desk.attend(7, Answer::Http);
+        desk.begin(&Method::HEAD, "/slow");
+        assert_eq!(slot.work().map(|work| work.number), Some(1));
+        assert_eq!(slot.text(), ("HEAD".to_owned(), "/slow".to_owned()));
+        slot.extend(500);
+        assert_eq!(slot.work().map(|work| work.extension), Some(500));
+        assert!(!desk.is_spent());
+        desk.end(StatusCode::OK);
+        assert_eq!(slot.work(), None);
+        assert!(slot.has_worked());
+        desk.begin(&Method::GET, &"/é".repeat(500));
+        assert_eq!(slot.work().map(|work| work.extension), Some(0));
+        let (method, path) = slot.text();
+        assert_eq!(method, "GET");
+        assert!(path.starts_with("/é/é") && path.len() <= TEXT_BYTES);
+        assert!(desk.is_spent() && !desk.stopping());
+        desk.quiet();
+        assert_eq!(slot.work(), None);
+        assert!(!other.is_ready());
+        assert_eq!(other.text(), (String::new(), String::new()));
+        let mut totals = Totals::default();
+        board.used().for_each(|(_, slot)| totals.add(slot.tally()));
+        assert_eq!((totals.requests(), totals.classes[1]), (1, 1));
+        // Another worker in the same place goes on counting.
+        slot.while_idle(|| assert!(board.has_idle()));
+        assert!(!board.has_idle());
+        board.prepare(1, 1);
+        let mut again = Totals::default();
+        board.used().for_each(|(_, slot)| again.add(slot.tally()));
+        assert_eq!(totals, again);
+        assert!(!slot.is_ready() && !slot.has_worked());
+    }
+}

@@ -1,0 +1,292 @@
+//! How many workers there should be, and which of them are to be replaced: arithmetic, without processes.
+
+use super::clock::now;
+use super::crew::{Crew, Member};
+use super::scoreboard::{Event, Scoreboard};
+use crate::server::options::Workers;
+
+/// How many workers there should be.
+#[derive(Debug)]
+pub(super) struct Staff {
+    range: Workers,
+    /// What `TTIN` and `TTOU` have made of a fixed number, and demand of an elastic one.
+    target: usize,
+    /// How long a worker may have nothing to do, where there may be fewer, in milliseconds.
+    idle_timeout: u64,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Rest,
+    /// Start a worker, as so many are missing.
+    Spawn(usize),
+    /// Tell the worker with this number to leave, for this reason.
+    Retire(rustix::process::Pid, Event),
+}
+
+impl Staff {
+    pub(super) fn new(range: Workers, idle_timeout: u64) -> Self {
+        // One at least at the start, also where there may be none: a pool that cannot start says so then.
+        Self { range, target: if range.is_elastic() { range.min.max(1) } else { range.max }, idle_timeout }
+    }
+
+    /// Goes on with as many as there were before a reload.
+    pub(super) fn resume(&mut self, target: usize) {
+        self.target = target.clamp(self.range.min, self.range.max.max(target));
+        if !self.range.is_elastic() {
+            self.range = Workers::fixed(self.target.max(1));
+        }
+    }
+
+    pub(super) fn target(&self) -> usize {
+        self.target
+    }
+
+    pub(super) fn range(&self) -> Workers {
+        self.range
+    }
+
+    /// Whether there may be more workers than there are.
+    pub(super) fn can_grow(&self) -> bool {
+        self.range.is_elastic() && self.target < self.range.max
+    }
+
+    /// One more, since everybody is busy. False where there may be no more.
+    pub(super) fn grow(&mut self) -> bool {
+        let can = self.can_grow();
+        self.target += usize::from(can);
+        can
+    }
+
+    /// One more or one less, since the operator says so. An elastic pool has its limits moved.
+    pub(super) fn change(&mut self, more: bool, most: usize) {
+        if more {
+            self.range.max = (self.range.max + 1).min(most);
+            self.range.min = if self.range.min + 1 == self.range.max { self.range.max } else { self.range.min };
+        } else {
+            self.range.max = (self.range.max - 1).max(1);
+            self.range.min = self.range.min.min(self.range.max);
+        }
+        self.target = if self.is_fixed() { self.range.max } else { self.target.clamp(self.range.min, self.range.max) };
+    }
+
+    fn is_fixed(&self) -> bool {
+        !self.range.is_elastic()
+    }
+
+    /// What makes the crew what it should be: nobody too few or too many, nobody of an older generation, nobody who has
+    /// served its share. Whoever is replaced leaves only when its successor is ready.
+    pub(super) fn next_step(&mut self, crew: &Crew, board: &Scoreboard, generation: u64) -> Step {
+        let time = now();
+        if let Some(member) = self.bored(crew, board, time) {
+            self.target -= 1;
+            return Step::Retire(member.pid, Event::Idle);
+        }
+        let is_old = |member: &&Member| member.generation < generation;
+        let is_spent = |member: &&Member| member.slot(board).is_some_and(|slot| slot.wishes_to_leave());
+        let staying = crew.staying().count();
+        let ready = crew.staying().filter(|member| member.ready).count();
+        let replaced = crew.staying().any(|member| is_old(&member) || is_spent(&member));
+        // One worker more than usual while somebody is to be replaced: the next that takes a place.
+        let wanted = self.target + usize::from(replaced && self.target > 0);
+        if staying > wanted || (replaced && ready > self.target) {
+            // Who is idle is missed least.
+            let idle = |member: &&Member| member.slot(board).is_some_and(|slot| slot.work().is_none());
+            let leaves = |reason| move |member: &Member| Step::Retire(member.pid, reason);
+            let old = || crew.staying().filter(is_old);
+            return old()
+                .max_by_key(idle)
+                .map(leaves(Event::Reloaded))
+                .or_else(|| crew.staying().filter(is_spent).max_by_key(idle).map(leaves(Event::Recycled)))
+                .or_else(|| crew.staying().last().map(leaves(Event::Idle)))
+                .unwrap_or(Step::Rest);
+        }
+        if staying < wanted { Step::Spawn(wanted - staying) } else { Step::Rest }
+    }
+
+    /// Who has had nothing to do for too long, where there may be fewer: the longest.
+    fn bored<'a>(&self, crew: &'a Crew, board: &Scoreboard, time: u64) -> Option<&'a Member> {
+        let (member, since) = self.longest_idle(crew, board)?;
+        (time >= since.saturating_add(self.idle_timeout)).then_some(member)
+    }
+
+    fn longest_idle<'a>(&self, crew: &'a Crew, board: &Scoreboard) -> Option<(&'a Member, u64)> {
+        if self.is_fixed() || self.target <= self.range.min {
+            return None;
+        }
+        let idle = |member: &'a Member| Some((member, member.slot(board)?.idle_since()?));
+        crew.staying().filter_map(idle).min_by_key(|(_, since)| *since)
+    }
+
+    /// When to look whether somebody has been idle for too long.
+    pub(super) fn wake(&self, crew: &Crew, board: &Scoreboard) -> u64 {
+        if self.is_fixed() || self.target <= self.range.min {
+            return u64::MAX;
+        }
+        // Those that are busy now can be overdue then at the earliest.
+        let since = self.longest_idle(crew, board).map_or_else(now, |(_, since)| since);
+        since.saturating_add(self.idle_timeout).max(now() + 1)
+    }
+}
+
+/// How long respawning waits when workers die as soon as they are there, and when that is enough.
+#[derive(Default)]
+pub(super) struct Backoff {
+    delay: u64,
+    until: u64,
+    /// How many places stay empty until then.
+    held: usize,
+    /// How many have died like that in a row.
+    row: u32,
+}
+
+impl Backoff {
+    const FIRST: u64 = 50;
+    const LAST: u64 = 5_000;
+    /// After so long without a fast death the first delay is the first again.
+    const FORGOTTEN: u64 = 10_000;
+
+    /// A worker died fast: its place stays empty for a while. Returns how many did so in a row.
+    pub(super) fn hold(&mut self, time: u64) -> u32 {
+        self.held += 1;
+        self.row += 1;
+        if time < self.until {
+            return self.row;
+        }
+        let forgotten = time.saturating_sub(self.until) > Self::FORGOTTEN;
+        self.delay = if forgotten || self.delay == 0 { Self::FIRST } else { (2 * self.delay).min(Self::LAST) };
+        self.until = time + self.delay;
+        self.row
+    }
+
+    /// Whether waiting longer makes no sense.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.delay == Self::LAST
+    }
+
+    /// A worker lives.
+    pub(super) fn relax(&mut self) {
+        (self.row, self.delay) = (0, self.delay.min(Self::LAST / 2));
+    }
+
+    /// Whether one of `missing` places may be filled now.
+    pub(super) fn allows(&mut self, missing: usize, time: u64) -> bool {
+        if time >= self.until {
+            self.held = 0;
+        }
+        missing > self.held
+    }
+
+    /// When a place may be filled that is held empty now.
+    pub(super) fn wake(&self, time: u64) -> u64 {
+        if self.held > 0 { self.until.max(time) } else { u64::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_up_to_its_limit_and_is_forgotten() {
+        let mut backoff = Backoff::default();
+        let mut time = 1_000_000;
+        let mut delays = Vec::new();
+        for _ in 0..9 {
+            backoff.hold(time);
+            assert!(!backoff.allows(1, time));
+            // Others that die meanwhile wait as well, but do not make it longer.
+            backoff.hold(time);
+            assert!(!backoff.allows(2, time));
+            // A place that became free in peace is filled at once.
+            assert!(backoff.allows(3, time));
+            delays.push(backoff.wake(time) - time);
+            time = backoff.wake(time);
+            assert!(backoff.allows(1, time));
+        }
+        assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff.hold(time + 20_000), 19);
+        assert_eq!(backoff.wake(time) - time - 20_000, 50);
+        backoff.relax();
+        assert_eq!(backoff.hold(time + 20_000), 1);
+    }
+
+    /// A crew of these generations, all ready, in slots 0, 1, ...
+    fn crew(board: &Scoreboard, generations: &[u64]) -> Crew {
+        let mut crew = Crew::default();
+        for (number, &generation) in generations.iter().enumerate() {
+            board.prepare(number, generation);
+            let pid = rustix::process::Pid::from_raw(1000 + number as i32).unwrap();
+            let mut member = Member::new(number, pid, generation, 0);
+            member.ready = true;
+            crew.push(member);
+        }
+        crew
+    }
+
+    fn retired(step: &Step) -> Option<(i32, Event)> {
+        if let Step::Retire(pid, reason) = step { Some((pid.as_raw_nonzero().get(), *reason)) } else { None }
+    }
+
+    #[test]
+    fn a_fixed_number_is_kept() {
+        let board = Scoreboard::new(9).unwrap();
+        let mut staff = Staff::new(Workers::fixed(2), 10);
+        assert_eq!(staff.next_step(&crew(&board, &[0]), &board, 0), Step::Spawn(1));
+        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 0), Step::Rest);
+        assert_eq!(retired(&staff.next_step(&crew(&board, &[0, 0, 0]), &board, 0)), Some((1002, Event::Idle)));
+        assert!(!staff.grow());
+        staff.change(true, 512);
+        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 0), Step::Spawn(1));
+        for _ in 0..5 {
+            staff.change(false, 512);
+        }
+        assert_eq!(staff.target(), 1);
+    }
+
+    #[test]
+    fn who_is_replaced_leaves_when_its_successor_is_ready() {
+        let board = Scoreboard::new(9).unwrap();
+        let mut staff = Staff::new(Workers::fixed(2), 10);
+        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 1), Step::Spawn(1));
+        let mut three = crew(&board, &[0, 0, 1]);
+        three.iter_mut().last().unwrap().ready = false;
+        assert_eq!(staff.next_step(&three, &board, 1), Step::Rest);
+        three.iter_mut().last().unwrap().ready = true;
+        let step = staff.next_step(&three, &board, 1);
+        assert!(matches!(retired(&step), Some((1000 | 1001, Event::Reloaded))), "{step:?}");
+        // The same for one that has served its share.
+        let two = crew(&board, &[1, 1]);
+        board.slot(0).wish_to_leave();
+        assert_eq!(staff.next_step(&two, &board, 1), Step::Spawn(1));
+        let three = crew(&board, &[1, 1, 1]);
+        board.slot(0).wish_to_leave();
+        assert_eq!(retired(&staff.next_step(&three, &board, 1)), Some((1000, Event::Recycled)));
+    }
+
+    #[test]
+    fn an_elastic_number_stays_within_its_limits() {
+        let board = Scoreboard::new(9).unwrap();
+        let mut staff = Staff::new(Workers { min: 0, max: 2 }, 1_000_000_000);
+        assert_eq!(staff.target(), 1);
+        assert!(staff.grow() && !staff.grow());
+        assert_eq!(staff.target(), 2);
+        let two = crew(&board, &[0, 0]);
+        assert_eq!(staff.next_step(&two, &board, 0), Step::Rest);
+        let mut staff = Staff { idle_timeout: 0, ..staff };
+        board.slot(1).while_idle(|| {
+            assert_eq!(retired(&staff.next_step(&two, &board, 0)), Some((1001, Event::Idle)));
+        });
+        assert_eq!(staff.target(), 1);
+        let one = crew(&board, &[0]);
+        board.slot(0).while_idle(|| assert!(retired(&staff.next_step(&one, &board, 0)).is_some()));
+        assert_eq!((staff.target(), staff.next_step(&Crew::default(), &board, 0)), (0, Step::Rest));
+        assert!(staff.grow());
+        assert_eq!(staff.next_step(&Crew::default(), &board, 0), Step::Spawn(1));
+        // Nobody leaves for that below the least.
+        let mut staff = Staff::new(Workers { min: 1, max: 2 }, 0);
+        board.slot(0).while_idle(|| assert_eq!(staff.next_step(&one, &board, 0), Step::Rest));
+    }
+}
