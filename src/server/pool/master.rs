@@ -165,6 +165,7 @@ impl Master<'_> {
             while let Some((pid, death)) = process::reap() {
                 self.bury(pid, death);
             }
+            self.look_out();
             if let Some(stop) = self.stopping {
                 if self.crew.is_empty() && !self.drain_rest(stop)? {
                     log!("master pid={} stopped", self.pid.as_raw_nonzero());
@@ -187,7 +188,6 @@ impl Master<'_> {
             while let Some(signal) = self.signals.next() {
                 self.obey(signal);
             }
-            self.look_out();
         }
     }
 
@@ -372,34 +372,26 @@ impl Master<'_> {
 
     /// Where all are busy and connections wait: one worker more.
     fn look_out(&mut self) {
-        if self.stopping.is_some() {
-            self.watching = false;
-            return;
-        }
+        let was_watching = std::mem::take(&mut self.watching);
         let time = now();
-        if self.deaf_until.is_some_and(|until| time < until) {
+        if self.stopping.is_some() || self.deaf_until.is_some_and(|until| time < until) {
             return;
         }
-        let was_deaf = self.deaf_until.take().is_some();
+        self.deaf_until = None;
         // First the mark, then the look: who becomes busy in between calls again.
-        let called = if was_deaf || self.watching { self.board.take_call() } else { self.board.is_called() };
-        let idle = self.board.has_idle();
-        let booting = self.crew.staying().any(|member| !member.ready);
-        let empty = self.crew.staying().next().is_none();
-        self.watching = !idle && !booting && self.staff.can_grow() && (called || empty || self.watching || was_deaf);
-        if idle || booting || !(called || empty || self.watching) {
-            if called {
-                self.deaf_until = Some(time + CALLED);
-            }
+        let called = self.board.take_call();
+        if !called && !was_watching && self.staff.target() > 0 {
             return;
         }
-        if !self.listeners.iter().any(Listener::has_waiting) {
-            return;
-        }
-        if self.staff.grow() {
-            self.watching = false;
+        if self.board.has_idle() || self.crew.staying().any(|member| !member.ready) {
             self.deaf_until = Some(time + CALLED);
-        } else {
+            return;
+        }
+        let waiting = self.listeners.iter().any(Listener::has_waiting);
+        if !waiting {
+            // Nobody calls the master when somebody comes, so it sees to that itself.
+            self.watching = self.staff.can_grow();
+        } else if !self.staff.grow() {
             self.board.note(Event::Exhausted);
             self.deaf_until = Some(time + CALLED_IN_VAIN);
         }

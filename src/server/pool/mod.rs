@@ -12,6 +12,7 @@ mod master;
 mod notify;
 mod parking;
 mod reload;
+mod reminder;
 mod scoreboard;
 mod shelf;
 mod staff;
@@ -70,7 +71,7 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
         store.setup().map_err(std::io::Error::other)?;
     }
     let board = Scoreboard::new(1)?;
-    let desk = Desk::new(board.slot(0), u64::MAX - 1, None);
+    let desk = Desk::new(board.slot(0), u64::MAX - 1, None, None);
     let listeners = [listener];
     Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())
