@@ -94,8 +94,9 @@ impl Activity for Desk {
         let number = self.served.get() + 1;
         self.served.set(number);
         self.busy.set(true);
-        self.began.set(now_micros());
-        self.slot.begin();
+        let time = now_micros();
+        self.began.set(time);
+        self.slot.begin(time / 1000);
         self.slot.set_text(method.as_str(), path);
         let answer = match self.answer.get() {
             Answer::Http if *method == Method::HEAD => Answer::HttpHead,

@@ -146,8 +146,8 @@ impl Slot {
         }
     }
 
-    pub(super) fn begin(&self) {
-        self.words[STARTED].store(now(), Relaxed);
+    pub(super) fn begin(&self, time: u64) {
+        self.words[STARTED].store(time, Relaxed);
         self.words[EXTENSION].store(0, Relaxed);
     }
 
