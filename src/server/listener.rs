@@ -14,7 +14,7 @@ use std::str::FromStr;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,7 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     inherited: bool,
     deferred: bool,
+    sealed: bool,
 }
 
 /// A listener on its way to another program.
@@ -209,7 +210,7 @@ impl Listener {
             // Connections inherit it: the last piece of a response does not wait for an acknowledgement.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
-        Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false })
+        Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false, sealed: false })
     }
 
     /// What another program needs to take it over; the descriptor is for the caller to keep open.
@@ -241,15 +242,25 @@ impl Listener {
         if self.inherited {
             return false;
         }
+        self.sealed = true;
         if self.local.is_some() {
             return socket::refuse_new(&self.fd).is_ok();
         }
         self.remove_file();
-        true
+        // Also for who has looked the file up already. Those who wait in the queue stay there.
+        rustix::net::shutdown(&self.fd, Shutdown::Read).is_ok()
+    }
+
+    /// Whether it is a Unix socket that nobody can connect to any more; it is readable then, whether somebody waits or not.
+    fn is_shut(&self) -> bool {
+        self.local.is_none() && self.sealed
     }
 
     /// Whether a connection waits.
     pub(crate) fn has_waiting(&self) -> bool {
+        if self.is_shut() {
+            return false;
+        }
         let time = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut descriptors = [PollFd::new(&self.fd, PollFlags::IN)];
         rustix::event::poll(&mut descriptors, Some(&time)).is_ok_and(|ready| ready > 0)
@@ -468,6 +479,27 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(Listener::bind(&address, Protocol::Scgi, OPTIONS), Err(ListenError::NotASocket { .. })));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_sealed_listener_keeps_those_who_wait() {
+        use std::io::Write as _;
+        use std::os::unix::net::UnixStream;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let mut listener = Listener::bind(&Address::Unix(path.clone()), Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        let link = directory.path().join("link");
+        std::fs::hard_link(&path, &link).unwrap();
+        let mut waiting = UnixStream::connect(&path).unwrap();
+        waiting.write_all(b"early").unwrap();
+        assert!(listener.seal());
+        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Who has found it already is too late as well.
+        assert_eq!(UnixStream::connect(&link).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut bytes = [0; 5];
+        assert_eq!(listener.accept().unwrap().read_now(&mut bytes).unwrap(), 5);
+        assert!(listener.accept().is_err());
+        assert!(!listener.has_waiting());
     }
 
     #[test]

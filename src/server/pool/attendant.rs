@@ -298,7 +298,12 @@ impl<'a> Attendant<'a> {
         }
         // The kernel may hold connections that are as fresh as those that are parked.
         let deferred = last && self.listeners.iter().any(Listener::is_deferred);
-        if !deferred {
+        if deferred {
+            // The others may be readable for ever: nobody can connect to them any more.
+            for listener in self.listeners.iter().filter(|listener| !listener.is_deferred()) {
+                let _ = epoll::delete(self.parking.epoll(), listener);
+            }
+        } else {
             self.close();
         }
         // A parked connection on which a request is waiting is served, and so is, where nobody else will, one on the
