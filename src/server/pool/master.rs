@@ -488,7 +488,7 @@ impl Master<'_> {
         self.notify.send_reloading();
         let records = self.listeners.iter().map(Listener::record).collect();
         let descriptors: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
-        let handoff = Handoff { listeners: records, ..Handoff::default() };
+        let handoff = Handoff { master: pid.get(), listeners: records, ..Handoff::default() };
         match Candidate::start(&self.options.program, handoff, &descriptors) {
             Ok(candidate) => self.candidate = Some(candidate),
             Err(error) => self.refuse_program(&error.to_string()),
