@@ -14,6 +14,7 @@ use super::crew::{Backoff, Crew, Member};
 use super::notify::Notify;
 use super::scoreboard::{Scoreboard, millis, now};
 use super::shelf::Shelf;
+use super::sweeper::{self, Sweeper};
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
@@ -21,6 +22,7 @@ use crate::server::options::MAX_WORKERS;
 use crate::sys::deadline::EXIT_TIMED_OUT;
 use crate::sys::log::log;
 use crate::sys::process::{self, Death};
+use crate::sys::shared;
 use crate::sys::signal::{self, Action, Blocked, Signal, Signals};
 
 /// The master exits with this when something failed that may work another time.
@@ -60,6 +62,7 @@ struct Master<'a> {
     ever_ready: bool,
     boot_failures: u32,
     backoff: Backoff,
+    sweeper: Sweeper,
     /// Nobody is killed for a deadline before this time.
     spare_until: u64,
     /// The exit status, once the pool is stopping.
@@ -88,6 +91,7 @@ pub(super) fn run(host: &Host, listeners: &[Listener], options: PoolOptions) -> 
     }
     // Those that leave still have their slots while their successors start.
     let board = Scoreboard::new(2 * MAX_WORKERS + 1)?;
+    let sweep_every = options.sweep_every.filter(|_| host.store().is_some());
     let mut master = Master {
         host,
         listeners,
@@ -106,6 +110,7 @@ pub(super) fn run(host: &Host, listeners: &[Listener], options: PoolOptions) -> 
         ever_ready: false,
         boot_failures: 0,
         backoff: Backoff::default(),
+        sweeper: Sweeper::new(sweep_every, now(), pid, sweeper::Report::new(shared::words(sweeper::Report::WORDS)?)),
         spare_until: 0,
         stopping: None,
     };
@@ -127,7 +132,8 @@ impl Master<'_> {
                 Some(_) => {}
                 None => self.balance()?,
             }
-            let wake = self.enforce(now());
+            self.sweeper.attend(now(), self.host);
+            let wake = self.enforce(now()).min(self.sweeper.wake());
             self.wait(wake)?;
             while let Some(signal) = self.signals.next() {
                 self.obey(signal);
@@ -188,6 +194,7 @@ impl Master<'_> {
     fn stop(&mut self, status: u8, quick: bool) {
         let first = self.stopping.is_none();
         self.stopping.get_or_insert(status);
+        self.sweeper.stop();
         if first {
             self.notify.send("STOPPING=1");
             self.board.set_stopping();
@@ -285,6 +292,9 @@ impl Master<'_> {
 
     /// A child has died: says how, and thinks about what that means.
     fn bury(&mut self, pid: Pid, death: Death) {
+        if self.sweeper.bury(pid, death) {
+            return;
+        }
         // A child that is no worker: somebody forked before run was called.
         let Some(member) = self.crew.remove(pid) else { return };
         let time = now();

@@ -10,6 +10,7 @@ mod notify;
 mod parking;
 mod scoreboard;
 mod shelf;
+mod sweeper;
 mod worker;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(crate) struct PoolOptions {
     pub(crate) max_requests: u64,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) graceful_timeout: Duration,
+    pub(crate) sweep_every: Option<Duration>,
 }
 
 /// Serves until a signal says otherwise; returns the master's exit status.
