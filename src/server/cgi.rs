@@ -57,8 +57,7 @@ pub(super) fn serve(host: &Host, sweep_one_in: u64) -> u8 {
     }
 }
 
-/// Whether this process is one in so many. Two clocks and the process ID: nobody can choose all of them, and no state is
-/// needed.
+/// Whether this process is one in so many, by its ID and the time: nobody can choose both, and no state is needed.
 fn is_chosen(one_in: u64) -> bool {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let mixed = time.tv_nsec.cast_unsigned() ^ u64::from(std::process::id()) << 32;
@@ -206,6 +205,15 @@ impl Read for Stdin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_in_so_many_is_chosen() {
+        let chosen = |one_in| (0..10_000).filter(|_| is_chosen(one_in)).count();
+        assert_eq!(chosen(1), 10_000);
+        let (some, few) = (chosen(4), chosen(1000));
+        assert!((1_500..3_500).contains(&some) && few < 100, "{some} {few}");
+        assert_eq!(chosen(u64::MAX), 0);
+    }
 
     #[test]
     fn without_content_length_there_is_no_body() {
