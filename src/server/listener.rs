@@ -10,9 +10,10 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::Stream;
 use crate::sys::log::log;
-use crate::sys::{descriptor, environment, socket};
+use crate::sys::{descriptor, environment, lock, socket};
 
 /// Where a server listens: `HOST:PORT` or `unix:PATH`.
 ///
@@ -115,6 +116,9 @@ pub(crate) struct SocketOptions {
     pub(crate) backlog: i32,
     pub(crate) mode: u32,
 }
+
+/// How long a bind waits for another one in the same directory, which is over at once.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// A listening socket, not waiting: accept(2) on it never blocks.
 #[derive(Debug)]
@@ -380,10 +384,11 @@ fn bind_unix(path: &Path, protocol: Protocol, options: SocketOptions) -> Result<
     let fd =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(error)?;
     // Two masters that start together must not remove each other's socket: from the look at the old file until the
-    // new one listens, the directory is locked. Where that is not possible it is merely unlikely.
+    // new one listens, the directory is locked. Where that is not possible it is merely unlikely; it is not waited for
+    // in vain where sessions are in the same directory, and a sweep has its lock.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory =
-        File::open(directory).ok().filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+        File::open(directory).ok().filter(|directory| lock::exclusive(directory, LOCK_WAIT).unwrap_or(false));
     remove_stale(path, &address).map_err(|problem| match problem {
         Stale::InUse => ListenError::InUse { address: named() },
         Stale::NotASocket => ListenError::NotASocket { address: named() },
@@ -479,6 +484,17 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(Listener::bind(&address, Protocol::Scgi, OPTIONS), Err(ListenError::NotASocket { .. })));
         assert!(path.exists());
+    }
+
+    /// Of a directory that holds sessions as well.
+    #[test]
+    fn a_socket_does_not_wait_for_the_end_of_a_sweep() {
+        let directory = tempfile::tempdir().unwrap();
+        let sweep = File::open(directory.path()).unwrap();
+        assert!(lock::try_exclusive(&sweep).unwrap());
+        let address = Address::Unix(directory.path().join("s"));
+        let mut listener = Listener::bind(&address, Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        listener.remove_file();
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::reload::Candidate;
 use super::scoreboard::{Event, Scoreboard};
 use super::shelf::Shelf;
 use super::staff::{Backoff, Staff, Step};
+use super::sweeper::{Report, Sweeper};
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
@@ -73,6 +74,7 @@ struct Master<'a> {
     announced: bool,
     ever_ready: bool,
     backoff: Backoff,
+    sweeper: Sweeper,
     stopping: Option<Stop>,
 }
 
@@ -127,6 +129,9 @@ pub(super) fn run(
             (board, shelf, ready, handoff.crew(readable), handoff.generation)
         }
     };
+    let sweep_every = options.sweep_every.filter(|_| host.store().is_some());
+    let next_sweep = handoff.as_ref().and_then(|handoff| handoff.sweep);
+    let sweeper = Sweeper::new(sweep_every, next_sweep, now(), pid, Report::new(board.sweep()));
     let ever_ready = crew.iter().any(|member| member.ready);
     let mut master = Master {
         host,
@@ -150,6 +155,7 @@ pub(super) fn run(
         watching: false,
         deaf_until: None,
         backoff: Backoff::default(),
+        sweeper,
         stopping: None,
     };
     if master.reloading {
@@ -175,8 +181,9 @@ impl Master<'_> {
                 self.balance()?;
             }
             let time = now();
+            self.sweeper.attend(time, self.host);
             let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
-            wake = wake.min(self.backoff.wake(time));
+            wake = wake.min(self.backoff.wake(time)).min(self.sweeper.wake());
             if self.stopping.is_none() {
                 wake = wake.min(self.staff.wake(&self.crew, &self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
@@ -253,6 +260,7 @@ impl Master<'_> {
         let stop = self.stopping.get_or_insert(Stop { status, until, quick });
         stop.quick |= quick;
         stop.until = stop.until.min(until);
+        self.sweeper.stop();
         if first {
             self.notify.send("STOPPING=1");
             self.board.set_stopping();
@@ -401,6 +409,9 @@ impl Master<'_> {
     fn bury(&mut self, pid: Pid, death: Death) {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
             return self.judge(death);
+        }
+        if self.sweeper.bury(pid, death) {
+            return;
         }
         // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).
         let Some(member) = self.crew.remove(pid) else { return };
@@ -552,6 +563,7 @@ impl Master<'_> {
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],
             generation: self.generation + 1,
             target: self.staff.target(),
+            sweep: Some(self.sweeper.next()),
             ..Handoff::default()
         };
         handoff.set_crew(&self.crew);

@@ -16,6 +16,7 @@ mod reminder;
 mod scoreboard;
 mod shelf;
 mod staff;
+mod sweeper;
 mod worker;
 
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub(crate) struct PoolOptions {
     pub(crate) graceful_timeout: Duration,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
+    pub(crate) sweep_every: Option<Duration>,
 }
 
 /// Serves until a signal says otherwise; returns the master's exit status. `handoff` is what the program has left that
