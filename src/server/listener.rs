@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::stream::Stream;
 use crate::sys::log::log;
@@ -223,6 +223,14 @@ impl Listener {
         Ok(Stream::new(fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok()), self.local))
     }
 
+    /// From now on whoever connects is refused, and those who have are still there to be accepted. For Unix sockets of
+    /// our own only: one that is inherited stays open, and TCP would reset whoever waits.
+    pub(crate) fn refuse_more(&self) {
+        if self.local.is_none() && !self.inherited {
+            let _ = rustix::net::shutdown(&self.fd, Shutdown::Read);
+        }
+    }
+
     /// Removes the file of a Unix socket, if this process made it and it is still the same.
     pub(crate) fn remove_file(&mut self) {
         if let Some(file) = self.file.take()
@@ -410,6 +418,26 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(Listener::bind(&address, Protocol::Scgi, OPTIONS), Err(ListenError::NotASocket { .. })));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_refuses_more_keeps_those_who_wait() {
+        use std::io::Write as _;
+        use std::os::unix::net::UnixStream;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = Listener::bind(&Address::Unix(path.clone()), Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        let mut waiting = UnixStream::connect(&path).unwrap();
+        waiting.write_all(b"early").unwrap();
+        listener.refuse_more();
+        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut bytes = [0; 5];
+        assert_eq!(listener.accept().unwrap().read_now(&mut bytes).unwrap(), 5);
+        assert_eq!(listener.accept().unwrap_err(), Errno::AGAIN);
+        // TCP is left as it is: it would reset them.
+        let tcp = Listener::bind(&"127.0.0.1:0".parse().unwrap(), Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        tcp.refuse_more();
+        std::net::TcpStream::connect(tcp.local().unwrap()).unwrap();
     }
 
     #[test]

@@ -194,6 +194,7 @@ impl Master<'_> {
             if !self.listeners.iter().any(Listener::is_inherited) {
                 self.board.set_last();
             }
+            self.listeners.iter().for_each(Listener::refuse_more);
         }
         let patience = if quick { 0 } else { millis(self.options.graceful_timeout) };
         let until = now().saturating_add(patience);
