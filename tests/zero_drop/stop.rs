@@ -1,0 +1,92 @@
+//! A graceful stop while clients ask.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Instant;
+
+use crate::load::{Client, MANY, Tally, Way};
+use crate::storms::Pool;
+use crate::support::client::{http_request, read, scgi_request, send};
+use crate::support::eventually;
+use crate::support::process::Signal;
+use crate::turn;
+
+/// Whether who comes after the signal is refused over TCP, too, and not reset.
+const TCP_REFUSES_WHO_IS_LATE: bool = false;
+
+const ROUNDS: usize = 20;
+/// How many requests wait in the queue when the signal comes.
+const QUEUED: usize = 40;
+
+/// What was sent before the signal is answered. What came in after it is answered or refused, and nothing is cut.
+pub fn answers_all_that_came_in(way: Way) {
+    let _turn = turn();
+    let tally = Tally::new();
+    let mut late = 0;
+    for round in 0..ROUNDS {
+        tally.event(format!("the stop of round {round}"));
+        late += stop(way, &tally);
+    }
+    tally.conclude(&format!("{way:?}, graceful stops"), &format!("{ROUNDS} stops, {late} late requests cut"));
+}
+
+/// One start and one stop; returns how many requests that were late were cut.
+fn stop(way: Way, tally: &Tally) -> usize {
+    let pool = Pool::start(way, 2, &[]);
+    let address = pool.address.clone();
+    // When the signal was sent, and what was cut that was not sent before that is known.
+    let (signalled, cut) = (Mutex::new(None), Mutex::new(Vec::new()));
+    let before = tally.requests.load(Relaxed);
+    thread::scope(|scope| {
+        // Where this fails the pool goes first, and the clients with it.
+        let mut pool = pool;
+        for name in 0..MANY {
+            let (address, cut) = (&*address, &cut);
+            scope.spawn(move || {
+                let mut client = Client::new(way, address, name);
+                loop {
+                    match tally.count(&mut client) {
+                        Ok(()) => {}
+                        Err(error) if is_refusal(&error) => break,
+                        Err(error) => cut.lock().unwrap().push((client.sent, error)),
+                    }
+                }
+            });
+        }
+        eventually("requests are served", || tally.requests.load(Relaxed) > before + 100);
+        let request = match way {
+            Way::ScgiUnix | Way::ScgiTcp => scgi_request("GET", "/slow?ms=2", b""),
+            _ => http_request("GET", "/slow?ms=2"),
+        };
+        let queued: Vec<_> = (0..QUEUED).map(|_| send(&address, &request).unwrap()).collect();
+        *signalled.lock().unwrap() = Some(Instant::now());
+        pool.proc.signal(Signal::TERM);
+        for connection in queued {
+            match read(connection) {
+                Ok(response) if response.contains("\r\n\r\nCounter: 0\n") => {
+                    tally.requests.fetch_add(1, Relaxed);
+                }
+                Ok(response) => tally.fail(&io::Error::other(format!("queued, and answered by {response:?}"))),
+                Err(error) => tally.fail(&io::Error::other(format!("queued, and {error}"))),
+            }
+        }
+        assert_eq!(pool.proc.end(), 0);
+    });
+    let signalled = signalled.into_inner().unwrap().unwrap();
+    let is_strict = way == Way::ScgiUnix || TCP_REFUSES_WHO_IS_LATE;
+    let cut = cut.into_inner().unwrap();
+    for (sent, error) in &cut {
+        if is_strict || sent.is_some_and(|sent| sent < signalled) {
+            let when = sent.map(|sent| sent.saturating_duration_since(signalled));
+            tally.fail(&io::Error::other(format!("sent {when:?} after the signal: {error}")));
+        }
+    }
+    cut.len()
+}
+
+/// Nobody was there any more: the client knows that nothing was done.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
