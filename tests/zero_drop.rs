@@ -24,14 +24,6 @@ mod stop;
 mod storms;
 mod support;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Waits until no other test is at work.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// All the storms, for clients who come in one way.
 macro_rules! storms {
     ($module:ident, $way:ident, $count:expr $(, $ignore:meta)?) => {
@@ -41,7 +33,7 @@ macro_rules! storms {
 
             const CLIENTS: Clients = Clients { way: Way::$way, count: $count };
 
-            storms!(@each ($($ignore)?): reloads waves swaps more_and_fewer);
+            storms!(@each ($($ignore)?): reloads waves swaps more_and_fewer all_at_once);
         }
     };
     (@each $ignore:tt: $($storm:ident)*) => { $(storms!(@one $ignore, $storm);)* };
@@ -66,26 +58,23 @@ storms!(scgi_tcp_alone, ScgiTcp, 1);
 storms!(http_alone, Http, 1);
 storms!(http_kept_alone, HttpKept, 1);
 
-mod graceful_stop {
-    use crate::{load::Way, stop};
-
-    #[test]
-    fn scgi_unix() {
-        stop::answers_all_that_came_in(Way::ScgiUnix);
-    }
-
-    #[test]
-    fn scgi_tcp() {
-        stop::answers_all_that_came_in(Way::ScgiTcp);
-    }
-
-    #[test]
-    fn http() {
-        stop::answers_all_that_came_in(Way::Http);
-    }
-
-    #[test]
-    fn http_kept() {
-        stop::answers_all_that_came_in(Way::HttpKept);
-    }
+/// Tests of a stop, for the ways without a web server in between.
+macro_rules! stops {
+    ($($stop:ident)*) => {
+        $(
+            mod $stop {
+                stops!(@each $stop: scgi_unix ScgiUnix, scgi_tcp ScgiTcp, http Http, http_kept HttpKept);
+            }
+        )*
+    };
+    (@each $stop:ident: $($name:ident $way:ident),*) => {
+        $(
+            #[test]
+            fn $name() {
+                crate::stop::$stop(crate::load::Way::$way);
+            }
+        )*
+    };
 }
+
+stops!(a_graceful_stop_answers_all_that_came_in restarts_refuse_nobody);

@@ -8,6 +8,7 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{http_request, read, scgi_request, send};
+use crate::support::eventually;
 use crate::support::visit::{Door, Visitor};
 
 /// How many clients ask at once: enough that somebody always waits.
@@ -89,6 +90,13 @@ impl Tally {
             });
         }
         Stopper(self)
+    }
+
+    /// Waits until so many more requests are answered.
+    #[track_caller]
+    pub fn wait_for(&self, more: u64) {
+        let before = self.requests.load(Relaxed);
+        eventually("more requests are served", || self.requests.load(Relaxed) > before + more);
     }
 
     /// One request of `client`, counted if it was answered.

@@ -1,17 +1,21 @@
 //! A graceful stop while clients ask.
 
 use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Instant;
 
 use crate::load::{Client, MANY, Tally, Way};
+use crate::process::Place;
 use crate::storms::Pool;
 use crate::support::client::{http_request, read, scgi_request, send};
-use crate::support::eventually;
-use crate::support::process::Signal;
-use crate::turn;
+use crate::support::process::{Proc, Signal, demo_by_shell};
+use crate::support::turn;
 
 /// Whether who comes after the signal is refused over TCP, too, and not reset.
 const TCP_REFUSES_WHO_IS_LATE: bool = false;
@@ -21,7 +25,7 @@ const ROUNDS: usize = 20;
 const QUEUED: usize = 40;
 
 /// What was sent before the signal is answered. What came in after it is answered or refused, and nothing is cut.
-pub fn answers_all_that_came_in(way: Way) {
+pub fn a_graceful_stop_answers_all_that_came_in(way: Way) {
     let _turn = turn();
     let tally = Tally::new();
     let mut late = 0;
@@ -38,7 +42,6 @@ fn stop(way: Way, tally: &Tally) -> usize {
     let address = pool.address.clone();
     // When the signal was sent, and what was cut that was not sent before that is known.
     let (signalled, cut) = (Mutex::new(None), Mutex::new(Vec::new()));
-    let before = tally.requests.load(Relaxed);
     thread::scope(|scope| {
         // Where this fails the pool goes first, and the clients with it.
         let mut pool = pool;
@@ -55,7 +58,7 @@ fn stop(way: Way, tally: &Tally) -> usize {
                 }
             });
         }
-        eventually("requests are served", || tally.requests.load(Relaxed) > before + 100);
+        tally.wait_for(100);
         let request = match way {
             Way::ScgiUnix | Way::ScgiTcp => scgi_request("GET", "/slow?ms=2", b""),
             _ => http_request("GET", "/slow?ms=2"),
@@ -89,4 +92,45 @@ fn stop(way: Way, tally: &Tally) -> usize {
 /// Nobody was there any more: the client knows that nothing was done.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+/// Where somebody else holds the socket, as systemd does, a restart drops and refuses nobody: who comes meanwhile waits.
+pub fn restarts_refuse_nobody(way: Way) {
+    let _turn = turn();
+    let place = Place::new();
+    let (socket, address): (OwnedFd, _) = if way == Way::ScgiUnix {
+        let path = place.path("scgi.sock");
+        (UnixListener::bind(&path).unwrap().into(), format!("unix:{}", path.display()))
+    } else {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        (socket.into(), address)
+    };
+    let name = if way == Way::ScgiTcp || way == Way::ScgiUnix { "scgi" } else { "http" };
+    let start = || {
+        let handed_over = format!("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name}");
+        let mut command = demo_by_shell(&format!("{handed_over}; exec \"$0\" \"$@\" 3<&0 </dev/null"));
+        command.args(["--workers", "2", "--sessions"]).arg(place.path("sessions"));
+        command.stdin(Stdio::from(socket.try_clone().unwrap()));
+        let proc = Proc::start(command);
+        proc.line("ready workers=2");
+        proc
+    };
+    let tally = Tally::new();
+    let mut proc = start();
+    thread::scope(|scope| {
+        let stopper = tally.clients(scope, way, &address, MANY);
+        for round in 0..ROUNDS {
+            tally.event(format!("restart {round}"));
+            tally.wait_for(100);
+            proc.signal(Signal::TERM);
+            assert_eq!(proc.end(), 0);
+            proc = start();
+        }
+        tally.wait_for(100);
+        drop(stopper);
+    });
+    tally.conclude(&format!("{way:?}, restarts"), &format!("{ROUNDS} restarts"));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
 }

@@ -12,7 +12,7 @@ use crate::process::{Place, Process};
 use crate::site::{Front, Plan, start_server};
 use crate::support::eventually;
 use crate::support::process::{Proc, Signal, children, demo, demo_at};
-use crate::turn;
+use crate::support::turn;
 
 /// Whether a reload starts what is on the disk, as a new program is to be.
 const HUP_RUNS_WHAT_IS_ON_THE_DISK: bool = false;
@@ -82,13 +82,9 @@ fn storm(clients: Clients, title: &str, mut pool: Pool, events: usize, mut event
     let master = pool.proc.pid();
     let before = descriptors(master);
     let (mut done, mut early) = (0, 0);
-    let served_more = |more| {
-        let before = tally.requests.load(Relaxed);
-        eventually("more requests are served", || tally.requests.load(Relaxed) > before + more);
-    };
     thread::scope(|scope| {
         let stopper = tally.clients(scope, way, &pool.address, count);
-        served_more(100);
+        tally.wait_for(100);
         while done < events || tally.requests.load(Relaxed) < least_requests() {
             tally.event(format!("the start of {title} {done}"));
             event(&pool.proc);
@@ -98,7 +94,7 @@ fn storm(clients: Clients, title: &str, mut pool: Pool, events: usize, mut event
             }
         }
         tally.event(format!("the last of {done} {title}"));
-        served_more(100);
+        tally.wait_for(100);
         drop(stopper);
     });
     let late = memory(master);
@@ -108,7 +104,7 @@ fn storm(clients: Clients, title: &str, mut pool: Pool, events: usize, mut event
     );
     eventually("the crew is complete", || {
         let crew = children(master);
-        crew.len() == WORKERS && crew.iter().all(|&pid| !is_dead(pid))
+        crew.len() == wanted(&pool.proc.log()) && crew.iter().all(|&pid| !is_dead(pid))
     });
     assert_eq!(descriptors(master), before, "descriptors of the master");
     assert!(late * 10 <= early * 11, "the master has grown: {early} KiB, {late} KiB");
@@ -168,6 +164,28 @@ pub fn more_and_fewer(clients: Clients) {
         proc.line(&format!("TTOU: workers={WORKERS}"));
         proc.line_of_worker(" exited status=0");
     });
+}
+
+/// One event is a reload, and one worker more and one less before it is over, of a crew that is recycled, too.
+pub fn all_at_once(clients: Clients) {
+    let _turn = turn();
+    let pool = Pool::start(clients.way, WORKERS, &["--max-requests", "50"]);
+    storm(clients, "reloads that are disturbed", pool, EVENTS, |proc| {
+        proc.signal(Signal::HUP);
+        // Signals of one kind that come together are one.
+        for (signal, name) in [(Signal::TTIN, "TTIN"), (Signal::TTOU, "TTOU")] {
+            proc.signal(signal);
+            proc.line(&format!(" {name}: workers="));
+        }
+        // Some get as far as this, before the next begins.
+        proc.line_of_worker(" exited status=0");
+    });
+}
+
+/// How many workers the pool has said last that there should be.
+fn wanted(log: &str) -> usize {
+    let said = log.lines().rev().find_map(|line| line.split_once(" workers=")).unwrap().1;
+    said.parse().unwrap()
 }
 
 fn reload(proc: &Proc) {
