@@ -60,7 +60,7 @@ impl Tally {
             retries: AtomicU64::new(0),
             slowest: AtomicU64::new(0),
             failures: Mutex::default(),
-            event: Mutex::default(),
+            event: Mutex::new("the start".to_owned()),
             stop: AtomicBool::new(false),
         }
     }
@@ -96,7 +96,8 @@ impl Tally {
     #[track_caller]
     pub fn wait_for(&self, more: u64) {
         let before = self.requests.load(Relaxed);
-        eventually("more requests are served", || self.requests.load(Relaxed) > before + more);
+        let event = self.event.lock().unwrap().clone();
+        eventually(&format!("more requests are served after {event}"), || self.requests.load(Relaxed) > before + more);
     }
 
     /// One request of `client`, counted if it was answered.
@@ -119,17 +120,12 @@ impl Tally {
         let total: Vec<u64> = TOTAL.iter().zip(own).map(|(total, own)| total.fetch_add(own, Relaxed) + own).collect();
         let seconds = self.start.elapsed().as_secs_f64();
         let slowest = self.slowest.load(Relaxed) / 1000;
+        let counts = |of: &[u64]| format!("{} requests, {} retries, {} failures", of[0], of[1], of[2]);
+        let (counted, total) = (counts(&own), counts(&total));
         // Not by eprintln!, of which the tests' harness shows nothing when all went well.
         let _ = writeln!(
             io::stderr(),
-            "zero_drop: {title}: {events}, {} requests, {} retries, {} failures in {seconds:.1} s, the slowest in {slowest} ms; \
-             in all: {} requests, {} retries, {} failures",
-            own[0],
-            own[1],
-            own[2],
-            total[0],
-            total[1],
-            total[2],
+            "zero_drop: {title}: {events}, {counted} in {seconds:.1} s, the slowest in {slowest} ms; in all: {total}"
         );
         let shown = failures.iter().take(20).fold(String::new(), |mut text, failure| {
             let _ = write!(text, "\n{failure}");
