@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use support::client::{connect, http, http_request, read, scgi, send};
-use support::process::{Proc, Signal, children, demo_at, wait_until_sleeping};
+use support::process::{Proc, Signal, children, demo_at, is_sleeping};
 use support::{PATIENCE, TestDir, eventually};
 
 /// A pool whose program is a copy of the demo in a directory of its own.
@@ -265,12 +265,7 @@ fn quiet_connections_and_requests_at_work_go_on_through_a_reload() {
     };
     quiet.iter_mut().for_each(ask);
     let at_work = send(&pool.address, &http_request("GET", "/slow?ms=600")).unwrap();
-    eventually("a worker sleeps", || {
-        children(pool.proc.pid()).iter().any(|pid| {
-            let call = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-            call.contains("nanosleep")
-        })
-    });
+    eventually("a worker sleeps", || children(pool.proc.pid()).into_iter().any(is_sleeping));
     pool.reload();
     assert!(read(at_work).unwrap().starts_with("HTTP/1.1 200 "));
     quiet.iter_mut().for_each(ask);
@@ -347,9 +342,7 @@ fn a_program_that_cannot_read_the_scoreboard_takes_over_all_the_same() {
     fs::write(&other, bytes).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     let at_work = send(&pool.address, &http_request("GET", "/slow?ms=700")).unwrap();
-    eventually("a worker sleeps", || {
-        old.iter().any(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    });
+    eventually("a worker sleeps", || old.iter().any(|&pid| is_sleeping(pid)));
     fs::rename(&other, &pool.program).unwrap();
     pool.reload();
     assert!(pool.runs(&pool.program));
@@ -370,9 +363,7 @@ fn a_request_of_an_old_worker_still_has_its_deadline() {
     let pool = Pool::start(&["--request-timeout", "1"]);
     let old = children(pool.proc.pid());
     let request = send(&pool.address, &http_request("GET", "/slow?ms=60000")).unwrap();
-    eventually("a worker sleeps", || {
-        old.iter().any(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    });
+    eventually("a worker sleeps", || old.iter().any(|&pid| is_sleeping(pid)));
     pool.proc.signal(Signal::HUP);
     pool.proc.line(" replacing 2 workers");
     pool.proc.line(" timed out method=GET path=/slow");
@@ -388,14 +379,9 @@ fn a_worker_that_is_stopped_does_not_keep_a_reload() {
     let pool = Pool::start(&["--graceful-timeout", "1"]);
     let old = children(pool.proc.pid());
     let request = send(&pool.address, &http_request("GET", "/slow?ms=60000")).unwrap();
-    let busy = || {
-        old.iter()
-            .copied()
-            .find(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    };
+    let busy = || old.iter().copied().find(|&pid| is_sleeping(pid));
     eventually("a worker sleeps", || busy().is_some());
     let stopped = busy().unwrap();
-    wait_until_sleeping(stopped);
     support::process::send(stopped, Signal::STOP);
     pool.reload();
     pool.hello();
