@@ -331,7 +331,9 @@ fn the_share_can_be_chosen_and_outlives_a_reload() {
         assert_refused(&get(pool.ask("POST", "/counter").recv().expect("an answer")));
         pool.wait_for_waiters(2);
         get(slow.recv().expect("an answer")).ok();
-        waiters.map(|waiter| get(waiter.recv().expect("an answer")).ok());
+        for waiter in waiters {
+            get(waiter.recv().expect("an answer")).ok();
+        }
     };
     check(&pool);
     pool.proc.signal(Signal::HUP);
