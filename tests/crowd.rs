@@ -304,6 +304,7 @@ fn a_holder_that_is_killed_stands_in_nobodys_way() {
     wait_until_stopped(pool.proc.pid());
     send(holder, Signal::KILL);
     get(waiter.recv().expect("an answer")).ok();
+    // By the clock that hold is long now.
     thread::sleep(Duration::from_millis(100));
     thread::scope(|scope| {
         for _ in 0..8 {
