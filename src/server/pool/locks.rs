@@ -356,7 +356,9 @@ mod tests {
     fn a_dead_holder_holds_nothing() {
         let (_, [_, first, second, third], body) = four("exec sleep 60");
         drop(body);
-        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        for waiter in [&first, &second, &third] {
+            waiter.waits(&id());
+        }
         std::thread::sleep(Duration::from_millis(LONG_HOLD));
         assert!(matches!(third.patience(), Patience::Wait(_)));
         // Others may hold it now, who are not on the board: they have their time.
@@ -368,7 +370,9 @@ mod tests {
     fn who_was_woken_may_hold_the_lock() {
         let (_, [holder, first, second, third], _body) = four("while :; do :; done");
         holder.leaves();
-        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        for waiter in [&first, &second, &third] {
+            waiter.waits(&id());
+        }
         assert!(ask(&third, 4).iter().all(|told| matches!(told, Patience::Wait(_))));
     }
 
