@@ -93,19 +93,19 @@ fn serve_one(
         }
     }
     let limits = application.limits();
-    let (head, body) = match receive(stream, limits, buffers) {
+    let (head, body, since) = match receive(stream, limits, buffers) {
         Ok(received) => received,
         Err(Unserved::Gone) => return Left::Closed,
         Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, buffers),
     };
     let mut exchange = head.exchange;
-    let (parts, response) = match answer(head.meta, body, Front::Http, application, activity) {
+    let (parts, response) = match answer(head.meta, body, Front::Http, since, application, activity) {
         Ok(answer) => answer,
         Err(error) => return refuse(stream, &error, exchange, limits, buffers),
     };
     exchange.keep_alive &= !is_last && !activity.stopping();
     let mut writer = stream.writer(limits.write_timeout);
-    match reply::http(&mut writer, response, Some(&parts), exchange, buffers) {
+    match reply::http(&mut writer, response, parts.as_deref(), exchange, buffers) {
         Ok(true) => Left::Open,
         Ok(false) if !buffers.pending.is_empty() => Left::Unread,
         // The client may have sent another request before it read that this one was the last.
@@ -118,8 +118,9 @@ fn serve_one(
     }
 }
 
-/// Reads one request, of which some bytes are in `buffers.pending`; what follows it is left there.
-fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(Head, Body), Unserved> {
+/// Reads one request, of which some bytes are in `buffers.pending`; what follows it is left there. Also says when its
+/// head was there.
+fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(Head, Body, Instant), Unserved> {
     let broken = |error| Unserved::Refused(error, Exchange::BROKEN);
     let deadline = Instant::now() + limits.head_timeout;
     let mut scanner = HeadScanner::default();
@@ -171,7 +172,7 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(H
         head.meta.push("CONTENT_LENGTH", collector.length().to_string());
     }
     let body = collector.finish().map_err(refused)?;
-    Ok((head, body))
+    Ok((head, body, pace.started()))
 }
 
 fn unserved(error: &io::Error, what: &'static str, exchange: Exchange) -> Unserved {

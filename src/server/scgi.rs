@@ -23,6 +23,8 @@ pub(crate) fn serve_scgi(stream: Stream, host: &Host, activity: &dyn Activity, b
 struct Received {
     meta: MetaVariables,
     body: Body,
+    /// When its head was there.
+    since: Instant,
     /// Bytes came that belong to nothing.
     surplus: bool,
 }
@@ -34,11 +36,12 @@ fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity,
         Ok(None) => return,
         Err(error) => return refuse(stream, &error, limits, buffers),
     };
-    let (parts, response) = match answer(received.meta, received.body, Front::Scgi, application, activity) {
-        Ok(answer) => answer,
-        Err(error) => return refuse(stream, &error, limits, buffers),
-    };
-    match reply::cgi(&mut stream.writer(limits.write_timeout), response, Some(&parts), buffers) {
+    let (parts, response) =
+        match answer(received.meta, received.body, Front::Scgi, received.since, application, activity) {
+            Ok(answer) => answer,
+            Err(error) => return refuse(stream, &error, limits, buffers),
+        };
+    match reply::cgi(&mut stream.writer(limits.write_timeout), response, parts.as_deref(), buffers) {
         Ok(()) if received.surplus => linger(stream, limits, buffers),
         Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => {}
         // A front server would take the end of the connection for the end of the page.
@@ -75,7 +78,7 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Op
         collector.push(&rest[..rest.len().min(missing)])?;
         if collector.length() == length {
             let surplus = rest.len() > missing;
-            return Ok(Some(Received { meta: head.meta, body: collector.finish()?, surplus }));
+            return Ok(Some(Received { meta: head.meta, body: collector.finish()?, since: pace.started(), surplus }));
         }
         let n = match stream.read(&mut buffers.input, pace.deadline(limits, collector.length())) {
             Ok(0) => return Err(GatewayError::Malformed("connection ends within the message-body")),

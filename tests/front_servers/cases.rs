@@ -1,5 +1,6 @@
 //! What must hold behind every front server.
 
+pub(crate) use crate::doctor::{only_the_doctor_is_told_anything, the_doctor_finds_nothing_to_mend};
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
