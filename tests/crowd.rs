@@ -281,7 +281,7 @@ fn readers_are_never_refused_and_second_runs_are() {
     pool.sleeper();
     // By the time that this one is answered the holder has had its 50 ms.
     assert_refused(&get(pool.ask("POST", "/counter").recv().expect("an answer")));
-    pool.proc.line("error=session is in use: too many requests wait for it");
+    pool.proc.line("too many requests wait for one session, refused=1 method=POST path=/counter");
     let mut visitor = Visitor::with(&pool.http, &pool.cookie);
     for target in ["/read", "/check", "/"] {
         visitor.get(target).ok();

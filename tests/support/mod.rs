@@ -22,11 +22,17 @@ pub struct TestDir {
 impl TestDir {
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // Short, since the path of a Unix socket must fit into 108 bytes.
-        let path = std::env::temp_dir().join(format!("cloakroom-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self { path }
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            // Short, since the path of a Unix socket must fit into 108 bytes.
+            let path = std::env::temp_dir().join(format!("cloakroom-{}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self { path },
+                // Kept from a test that failed in a process of the same number.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("create {}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
