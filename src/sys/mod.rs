@@ -11,3 +11,4 @@ pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod user;
