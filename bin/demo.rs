@@ -119,6 +119,9 @@ fn announce(options: &Options, directory: &Path) {
         // A script's stderr is the web server's error log, and this would be in it with every request.
         return;
     }
+    if options.check {
+        return;
+    }
     let chosen = !options.http.is_empty() || !options.scgi.is_empty() || std::env::var_os("LISTEN_FDS").is_some();
     if !chosen {
         eprintln!("demo: open http://localhost:8080{}/", options.script_name.as_deref().unwrap_or_default());

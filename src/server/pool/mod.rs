@@ -25,6 +25,7 @@ use scoreboard::{Desk, Scoreboard};
 pub(crate) use handoff::Handoff;
 pub(crate) use reload::{Program, rehearse};
 
+use super::allow::Allow;
 use super::listener::Listener;
 use super::options::Workers;
 use crate::host::Host;
@@ -39,6 +40,8 @@ pub(crate) struct PoolOptions {
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) slow_request: Option<Duration>,
     pub(crate) graceful_timeout: Duration,
+    /// From where SCGI is taken over TCP.
+    pub(crate) allow: Allow,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
 }
@@ -72,6 +75,6 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
     let board = Scoreboard::new(1)?;
     let desk = Desk::new(board.slot(0), u64::MAX - 1, None);
     let listeners = [listener];
-    Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
+    Attendant::new(host, &listeners, None, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())
 }
