@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use support::client::{http, http_request, read, scgi, scgi_request, send};
-use support::process::{Proc, Signal, demo, pid_in, wait_until_sleeping, wait_until_stopped};
+use support::process::{Proc, Signal, copy_demo, demo, pid_in, wait_until_sleeping, wait_until_stopped};
 use support::{PATIENCE, TestDir};
 
 /// Somebody who is on every system, by number: a name differs.
@@ -34,11 +34,10 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let dir = TestDir::new();
-        open_to_all(&dir.join(""), 0o755);
-        std::fs::copy(demo().get_program(), dir.join("program")).unwrap();
-        open_to_all(&dir.join("program"), 0o755);
+        set_mode(&dir.join(""), 0o755);
+        copy_demo(&dir.join("program"));
         std::fs::create_dir(dir.join("sessions")).unwrap();
-        open_to_all(&dir.join("sessions"), 0o700);
+        set_mode(&dir.join("sessions"), 0o700);
         let _ = chown(dir.join("sessions"), Some(NOBODY), Some(NOBODY));
         Self { dir }
     }
@@ -60,7 +59,7 @@ impl Place {
     }
 }
 
-fn open_to_all(path: &PathBuf, mode: u32) {
+fn set_mode(path: &PathBuf, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
@@ -92,6 +91,7 @@ fn master_and_workers_give_up_their_privileges() {
         let mut command = place.command(&["--http", "127.0.0.1:0", "--workers", "1", "--user", "nobody"]);
         command.args(group.iter().flat_map(|group| ["--group", group]));
         // Root's groups must not stay; std would drop them itself, so they are set just before the program begins.
+        // SAFETY: only a system call, with a pointer to a live value.
         unsafe {
             command.pre_exec(|| {
                 let groups = [0, 4, 27];
@@ -160,10 +160,15 @@ fn a_reload_does_not_become_somebody_else() {
     let mut proc = Proc::start(command);
     proc.line("runs as root: ");
     proc.line("ready workers=1");
-    std::fs::write(&file, "CLOAKROOM_USER=nobody\n").unwrap();
-    proc.signal(Signal::HUP);
-    let line = proc.line("reload failed, the old workers stay: ");
-    assert!(line.contains("cannot become user 65534 (nobody), group 65534 "), "{line}");
+    for (text, said) in [
+        ("CLOAKROOM_USER=nobody\n", "cannot become user 65534 (nobody), group 65534 "),
+        ("CLOAKROOM_STRICT=yes\n", "refused by --strict: runs as root: "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        proc.signal(Signal::HUP);
+        let line = proc.line("reload failed, the old workers stay: ");
+        assert!(line.contains(said), "{line}");
+    }
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
 }
@@ -424,7 +429,7 @@ fn scgi_over_tcp_is_taken_from_this_machine_by_default() {
     }
 }
 
-/// The filter of a hardened service refuses pidfd_getfd(2): a worker that can still move answers for itself.
+/// The filter of a hardened service refuses `pidfd_getfd`: a worker that can still move answers for itself.
 #[test]
 fn an_overdue_request_is_answered_where_the_master_may_not_take_its_connection() {
     let mut command = demo();

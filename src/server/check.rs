@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use rustix::process::{WaitOptions, waitpid};
 
 use super::concerns::concerns;
-use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
+use super::listener::{Address, ListenError, Listener, SocketOptions};
 use super::options::{AccessLog, Options, read_env_file};
 use super::pool::Program;
 use super::privileges::{Identity, settle};

@@ -142,10 +142,8 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         }
     };
     if let Some(handoff) = handoff.as_mut().filter(|handoff| handoff.is_rehearsal()) {
-        let refused = if options.strict { concerns(options, &[]).into_iter().next() } else { None };
-        let settled = refused.map_or(Ok(()), |concern| Err(format!("refused by --strict: {concern}")));
-        let settled = settled.and_then(|()| settle(options, true).map_err(|error| error.to_string()));
-        return pool::rehearse(host, handoff, settled);
+        let prepared = rehearse(options, handoff);
+        return pool::rehearse(host, handoff, prepared);
     }
     let mut listeners = match open(options, handoff.as_mut()) {
         Ok(listeners) => listeners,
@@ -153,7 +151,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
     };
     if let Err(error) = settle(options, handoff.is_some()) {
         log!("{error}");
-        listeners.iter_mut().for_each(|listener| _ = listener.remove_file());
+        remove_files(&mut listeners);
         return EXIT_USAGE;
     }
     let program = match Program::current(options.from_file.clone()) {
@@ -190,6 +188,24 @@ fn default_workers() -> Workers {
     Workers::fixed((2 * cpus).max(4))
 }
 
+/// In a program that a reload tries out: takes the listeners, and becomes what the options say. `Err` says why this
+/// program would not do.
+fn rehearse(options: &Options, handoff: &mut Handoff) -> Result<(), String> {
+    let listeners = handoff.listeners().map_err(|error| format!("take over listeners: {error}"))?;
+    if options.strict
+        && let Some(concern) = concerns(options, &listeners).first()
+    {
+        return Err(format!("refused by --strict: {concern}"));
+    }
+    settle(options, true).map_err(|error| error.to_string())
+}
+
+fn remove_files(listeners: &mut [Listener]) {
+    for listener in listeners {
+        listener.remove_file();
+    }
+}
+
 /// Opens the listeners, or takes those that are open already; says what is unusual. `Err` is an exit status: the reason
 /// has been logged.
 fn open(options: &Options, handoff: Option<&mut Handoff>) -> Result<Vec<Listener>, u8> {
@@ -197,6 +213,8 @@ fn open(options: &Options, handoff: Option<&mut Handoff>) -> Result<Vec<Listener
         log!("{error}");
         if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY }
     };
+    // What is refused at a reload has been refused before this process became the new program.
+    let strict = options.strict && handoff.is_none();
     let inherited = match handoff {
         Some(handoff) => handoff.listeners().map_err(ListenError::Inherited),
         None => Listener::inherit(),
@@ -205,13 +223,13 @@ fn open(options: &Options, handoff: Option<&mut Handoff>) -> Result<Vec<Listener
     let pid = process::id().as_raw_nonzero();
     let concerns = concerns(options, &inherited);
     for concern in &concerns {
-        if options.strict {
+        if strict {
             log!("refused by --strict: {concern}");
         } else {
             log!("master pid={pid} {concern}");
         }
     }
-    if options.strict && !concerns.is_empty() {
+    if strict && !concerns.is_empty() {
         return Err(EXIT_USAGE);
     }
     if inherited.is_empty() {
@@ -252,7 +270,7 @@ fn bind(options: &Options, socket: SocketOptions) -> Result<Vec<Listener>, Liste
         match Listener::bind(&address, protocol, socket) {
             Ok(bound) => listeners.extend(bound),
             Err(error) => {
-                listeners.iter_mut().for_each(|listener| _ = listener.remove_file());
+                remove_files(&mut listeners);
                 return Err(error);
             }
         }

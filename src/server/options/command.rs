@@ -88,7 +88,7 @@ pub(super) fn command(name: String, headings: bool) -> Command {
             .hide_env(true)
             .help_heading(headings.then_some(setting.heading))
             .help(brief.unwrap_or(setting.help))
-            .long_help(wrap(&format!("{} [variable: {}]", setting.help, setting.variable)))
+            .long_help(format!("{}\n[variable: {}]", wrap(setting.help), setting.variable))
             .hide_short_help(brief.is_none())
             .action(if setting.kind == Kind::Many { ArgAction::Append } else { ArgAction::Set })
             .allow_negative_numbers(true)

@@ -35,7 +35,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<(String, String)>, EnvFileError> {
     let bytes = fs::read(path).map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
     let wrong = |(line, what)| EnvFileError::Line { path: path.to_owned(), line, what };
     let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
         wrong((line, "not UTF-8".to_owned()))
     })?;
     parse(text).map_err(wrong)

@@ -270,13 +270,22 @@ fn mistake(error: &clap::Error) -> OptionsError {
     OptionsError::usage(format!("{first}{meant} (see --help)"))
 }
 
+/// What the names of all variables begin with.
+const PREFIX: &str = "CLOAKROOM_";
+
 /// Variables of this process that look like options and are none; each with the one that may have been meant.
 pub(crate) fn unknown_variables() -> Vec<(String, Option<&'static str>)> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    let names = names.filter(|name| name.starts_with("CLOAKROOM_") && name != "CLOAKROOM_HANDOFF");
     let known = || SETTINGS.iter().map(|setting| setting.variable);
-    let unknown = names.filter(|name| known().all(|known| known != name));
-    unknown.map(|name| (nearest(&name, known()), name)).map(|(known, name)| (name, known)).collect()
+    let unknown = names.filter(|name| name != "CLOAKROOM_HANDOFF" && known().all(|known| known != name));
+    let with_meant = |name: String| {
+        // What all of them have in common would make any two alike.
+        let rest = name.strip_prefix(PREFIX)?;
+        let meant = nearest(rest, known().filter_map(|known| known.strip_prefix(PREFIX)));
+        let meant = meant.and_then(|rest| known().find(|known| known.strip_prefix(PREFIX) == Some(rest)));
+        Some((name, meant))
+    };
+    unknown.filter_map(with_meant).collect()
 }
 
 /// Whether this process is a CGI script: RFC 3875 section 4.1.4 has every server say so.
