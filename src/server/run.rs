@@ -91,7 +91,8 @@ impl Host {
     /// [`UnixListener`](std::os::unix::net::UnixListener)) in this process: one request after another, without workers,
     /// signals or request timeout, until the process ends.
     ///
-    /// For tests, and for the one thing that a pool cannot do: a store that lives in one process.
+    /// For tests, and for the one thing that a pool cannot do: a store that lives in one process. Whoever can connect is
+    /// believed what it says of the client, from wherever: it is the caller who has bound the socket.
     ///
     /// # Errors
     /// Where the socket is no listener, or the store cannot be set up.
