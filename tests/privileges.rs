@@ -324,7 +324,11 @@ fn what_is_seldom_meant_is_warned_of_and_refused_when_strict() {
     let place = Place::new();
     let socket = place.socket("s");
     let _ = chown(place.dir.join("sessions"), Some(rustix::process::geteuid().as_raw()), None);
+    let file = place.dir.join("env").display().to_string();
+    std::fs::write(&file, "").unwrap();
+    set_mode(&place.dir.join("env"), 0o664);
     let mut cases = vec![
+        (vec!["--env-file", &file], "environment file "),
         (vec!["--umask", "0"], "--umask 0000 lets everybody write"),
         (vec!["--umask", "0025"], "--umask 0025 lets everybody write"),
         (vec!["--scgi", &socket, "--socket-mode", "0666"], "--socket-mode 0666 lets every user"),

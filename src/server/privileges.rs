@@ -128,11 +128,11 @@ impl Identity {
         if let Err(source) = user::become_for_good(this.user, this.group, &this.groups) {
             return Err(PrivilegeError::Refused { wanted: this, source });
         }
-        // With a change of user the kernel closes a process to others of the same user: its memory may hold what only
+        // With a change of user the kernel closes a process to others of the same user, as its memory may hold what only
         // root could read. Then the master could no longer look into its own workers, take an overdue request's
-        // connection from a stopped one and answer it. Here nothing was read as root but what the new user is given
-        // anyway, and from execve(2) on, at a reload or where the service manager has changed the user, the process is
-        // open in the same way.
+        // connection from a stopped one and answer it. What was read as root here is the workers' to use, so it is not
+        // kept from that user anyway; and from execve(2) on, at a reload or where the service manager has changed the
+        // user, a process is open in the same way.
         if let Err(errno) = set_dumpable_behavior(DumpableBehavior::Dumpable) {
             log!("cannot make this process visible to its own user: {errno}; stopped workers are killed without a 504");
         }

@@ -314,7 +314,8 @@ mod tests {
              --backlog 5 --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 --body-limit 10 --allow 10.0.0.1 --status unix:/t \
              --idle-timeout 7 --soft-timeout 8 --slow-request 9 --max-per-session 2 --socket-owner o --socket-group 33 \
              --access-log /a --access-log-format json --user u --group g --umask 077 --strict --allow-new-privileges \
-             --sweep-every 0 --sweep-one-in 50 --check --doctor https://example.org/",
+             --sweep-every 0 --sweep-one-in 50 --check --doctor https://example.org/ \
+             --env-file /dev/null",
         )
         .unwrap();
         assert_eq!(options.allow, ["10.0.0.1/32".parse().unwrap()]);
@@ -330,6 +331,7 @@ mod tests {
         assert_eq!(options.umask, 0o077);
         assert!(options.strict && options.allow_new_privileges && options.check);
         assert_eq!((options.sweep_every, options.sweep_one_in), (None, 50));
+        assert_eq!((options.env_file, options.from_file), (Some("/dev/null".into()), Vec::new()));
         assert_eq!(options.doctor.as_deref(), Some("https://example.org/"));
         assert_eq!(options.http, ["localhost:1".parse().unwrap(), "unix:/h".parse().unwrap()]);
         assert_eq!(options.scgi, [Address::Unix("/s".into())]);
