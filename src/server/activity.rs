@@ -1,6 +1,10 @@
 //! What a connection tells the worker that serves it.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
+
+use crate::message::Clock;
 
 /// The seam between the connection modules (`scgi`, `http`) and the worker: the worker's scoreboard slot, access
 /// counts and wish to stop, without the connections knowing that there is a pool.
@@ -8,6 +12,10 @@ pub(crate) trait Activity {
     /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
     /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
     fn begin(&self, method: &Method, path: &str);
+    /// Who knows when the request that is about to begin must be answered.
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        None
+    }
     /// The application has answered and the session is committed.
     fn end(&self, status: StatusCode);
     /// Whether a persistent connection should be closed after this response: the worker is stopping or recycled.

@@ -69,7 +69,7 @@ impl Host {
     pub fn run_with(self, options: Options) -> ExitCode {
         let host = self.with_options(&options);
         if under_cgi() {
-            host.serve_cgi()
+            cgi::serve(&host, options.sweep_one_in).into()
         } else if options.check {
             check::run(&host, &options).into()
         } else {
@@ -84,7 +84,7 @@ impl Host {
     /// process is refused: it would forget everything with this request. Returns 0 where a response was written,
     /// whatever its status, and 111 where nobody took it.
     pub fn serve_cgi(&self) -> ExitCode {
-        cgi::serve(self).into()
+        cgi::serve(self, 0).into()
     }
 
     /// Serves SCGI on a listening socket (a [`TcpListener`](std::net::TcpListener), a
@@ -172,6 +172,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         graceful_timeout: options.graceful_timeout,
         allow: Allow::new(&options.allow),
         program,
+        sweep_every: options.sweep_every,
     };
     pool::run(host, &mut listeners, &pool, handoff).unwrap_or_else(|error| {
         log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());

@@ -1,10 +1,14 @@
 //! A web server with this package's own configuration, and the demo behind it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use cloakroom::session::{Id, Record, Store as _};
+use cloakroom::store::DirectoryStore;
 
 use crate::client::{Reply, Request};
 use crate::process::{Place, Process};
@@ -48,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) https: bool,
     /// The program's own limit of a message-body, below that of the server.
     pub(crate) body_limit: Option<u64>,
+    /// A CGI script sweeps after each request.
+    pub(crate) sweeps: bool,
 }
 
 /// A site that is up.
@@ -63,23 +69,11 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn start(front: Front, plan: Plan) -> Self {
         let place = Place::new();
-        let setting = Setting { front, plan, place: &place, address: free_address(), user: web_user() };
         fs::create_dir(place.path("lib")).unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_demo")), &place.path("lib/demo"));
-        place.private("sessions", setting.user.as_ref().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
+        place.private("sessions", web_user().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
         let pool = (!front.is_cgi()).then(|| start_pool(&place, plan));
-        if plan.https {
-            make_certificate(&place);
-        }
-        fs::write(place.path("site.conf"), setting.site_file()).unwrap();
-        let command = match front {
-            Front::NginxScgi => setting.nginx(),
-            Front::ApacheCgi | Front::ApacheScgi => setting.apache(),
-            Front::LighttpdCgi | Front::LighttpdScgi => setting.lighttpd(),
-        };
-        let address = setting.address;
-        let server = Process::start(command, place.path("server.log"));
-        server.wait_for("the server listens", |_| TcpStream::connect(address).ok());
+        let (address, server) = start_server(front, plan, &place);
         Self { address, plan, _server: server, pool, place }
     }
 
@@ -104,6 +98,32 @@ impl Site {
         let session = reply.session().expect("a login hands out a session");
         assert!(self.place.path("sessions").join(&session).exists(), "the session is not where the file says");
         session
+    }
+
+    /// The directory of the sessions.
+    pub(crate) fn sessions(&self) -> PathBuf {
+        self.place.path("sessions")
+    }
+
+    /// Keeps so many sessions that are over, or so many that are not, as the program would.
+    pub(crate) fn keep_sessions(&self, count: usize, over: bool) {
+        // {"u": "x", "c": 0, "e": end in milliseconds}
+        let end = if over { 1 } else { u64::MAX };
+        let bytes = [b"\xa3\x61u\x61x\x61c\x00\x61e\x1b".as_slice(), &end.to_be_bytes()].concat();
+        let record = Record::decode(&bytes).unwrap();
+        let owner = fs::metadata(self.sessions()).unwrap();
+        // The store takes no directory that belongs to another user than this process's.
+        let own =
+            tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir_in(self.place.directory());
+        let own = own.unwrap();
+        let store = DirectoryStore::at(own.path());
+        for _ in 0..count {
+            let id = Id::generate().unwrap();
+            store.create(&id, &record).unwrap();
+            let file = own.path().join(&*id.to_text());
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+            fs::rename(file, self.sessions().join(&*id.to_text())).unwrap();
+        }
     }
 
     /// What `/check` says in the line `name`.
@@ -136,6 +156,23 @@ impl Site {
     pub(crate) fn pool_log(&self) -> String {
         self.pool.as_ref().map(Process::log).unwrap_or_default()
     }
+}
+
+/// The web server alone, and where it listens; a pool is expected on `scgi.sock` in `place`.
+pub(crate) fn start_server(front: Front, plan: Plan, place: &Place) -> (SocketAddr, Process) {
+    let setting = Setting { front, plan, place, address: free_address(), user: web_user() };
+    if plan.https {
+        make_certificate(place);
+    }
+    fs::write(place.path("site.conf"), setting.site_file()).unwrap();
+    let command = match front {
+        Front::NginxScgi => setting.nginx(),
+        Front::ApacheCgi | Front::ApacheScgi => setting.apache(),
+        Front::LighttpdCgi | Front::LighttpdScgi => setting.lighttpd(),
+    };
+    let server = Process::start(command, place.path("server.log"));
+    server.wait_for("the server listens", |_| TcpStream::connect(setting.address).ok());
+    (setting.address, server)
 }
 
 fn start_pool(place: &Place, plan: Plan) -> Process {
@@ -251,11 +288,15 @@ impl Setting<'_> {
         let mut file = Adapted::read(self.front.file());
         if self.front.is_cgi() {
             file = file.replace("/var/lib/cloakroom-demo/sessions", &self.path("sessions"));
-            if let Some(limit) = self.plan.body_limit {
+            let limit = self.plan.body_limit.map(|limit| ("CLOAKROOM_BODY_LIMIT", limit));
+            for (name, value) in limit.into_iter().chain(self.plan.sweeps.then_some(("CLOAKROOM_SWEEP_ONE_IN", 1))) {
                 file = if self.front == Front::ApacheCgi {
-                    file.replace("    SetEnv ", &format!("    SetEnv CLOAKROOM_BODY_LIMIT {limit}\n    SetEnv "))
+                    file.replace(
+                        "    SetEnv CLOAKROOM_SESSIONS ",
+                        &format!("    SetEnv {name} {value}\n    SetEnv CLOAKROOM_SESSIONS "),
+                    )
                 } else {
-                    let variable = format!("\"CLOAKROOM_BODY_LIMIT\" => \"{limit}\", ");
+                    let variable = format!("\"{name}\" => \"{value}\", ");
                     file.replace("\"CLOAKROOM_SESSIONS\" =>", &(variable + "\"CLOAKROOM_SESSIONS\" =>"))
                 };
             }

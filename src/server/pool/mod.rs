@@ -12,9 +12,11 @@ mod master;
 mod notify;
 mod parking;
 mod reload;
+mod reminder;
 mod scoreboard;
 mod shelf;
 mod staff;
+mod sweeper;
 mod worker;
 
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub(crate) struct PoolOptions {
     pub(crate) allow: Allow,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
+    pub(crate) sweep_every: Option<Duration>,
 }
 
 /// Serves until a signal says otherwise; returns the master's exit status. `handoff` is what the program has left that
@@ -73,7 +76,7 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
         store.setup().map_err(std::io::Error::other)?;
     }
     let board = Scoreboard::new(1)?;
-    let desk = Desk::new(board.slot(0), u64::MAX - 1, None);
+    let desk = Desk::new(board.slot(0), u64::MAX - 1, None, None);
     let listeners = [listener];
     Attendant::new(host, &listeners, None, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::PoolOptions;
 use super::attendant::Attendant;
+use super::reminder::{self, WorkClock};
 use super::scoreboard::{Desk, Scoreboard, Slot};
 use super::shelf::Shelf;
 use crate::host::Host;
@@ -69,7 +70,8 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         return if failure.lasting { EXIT_BOOT_CONFIGURATION } else { EXIT_BOOT };
     }
     let options = setting.options;
-    let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request);
+    let clock = Arc::new(WorkClock { slot, hard: options.request_timeout });
+    let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
     let shelf = Some(Arc::clone(setting.shelf));
     let master = Some((&signals, setting.ready));
     let allow = Some(options.allow.clone());
@@ -81,6 +83,13 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
             return EXIT_BOOT;
         }
     };
+    if options.soft_timeout.is_some()
+        && let Some(hook) = setting.host.soft_timeout_hook()
+        && let Err(error) = reminder::start(slot, Arc::clone(hook))
+    {
+        refuse(setting, slot, &error.into());
+        return EXIT_BOOT;
+    }
     slot.set_ready();
     // A full pipe wakes the master as well as one byte more would.
     let _ = rustix::io::write(setting.ready, b".");

@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
 use super::slot::Slot;
 use super::tally::Count;
+use crate::message::Clock;
 use crate::server::activity::Activity;
 use crate::server::pool::clock::now_micros;
 use crate::sys::deadline::{Answer, Words};
@@ -29,10 +31,16 @@ pub(in crate::server::pool) struct Desk {
     limit: u64,
     /// Requests that take longer are named in the log.
     slow: Duration,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl Desk {
-    pub(in crate::server::pool) fn new(slot: Slot, limit: u64, slow: Option<Duration>) -> Self {
+    pub(in crate::server::pool) fn new(
+        slot: Slot,
+        limit: u64,
+        threshold: Option<Duration>,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
         Self {
             slot,
             words: slot.deadline(),
@@ -42,7 +50,8 @@ impl Desk {
             served: Cell::new(0),
             began: Cell::new(0),
             limit,
-            slow: slow.unwrap_or(Duration::MAX),
+            slow: threshold.unwrap_or(Duration::MAX),
+            clock,
         }
     }
 
@@ -76,13 +85,18 @@ impl Desk {
 }
 
 impl Activity for Desk {
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        self.clock.clone()
+    }
+
     fn begin(&self, method: &Method, path: &str) {
         self.quiet();
         let number = self.served.get() + 1;
         self.served.set(number);
         self.busy.set(true);
-        self.began.set(now_micros());
-        self.slot.begin();
+        let time = now_micros();
+        self.began.set(time);
+        self.slot.begin(time / 1000);
         self.slot.set_text(method.as_str(), path);
         let answer = match self.answer.get() {
             Answer::Http if *method == Method::HEAD => Answer::HttpHead,
@@ -125,7 +139,7 @@ mod tests {
         board.prepare(1, 0);
         assert!(!slot.is_ready() && !slot.has_worked());
         slot.set_ready();
-        let desk = Desk::new(slot, 2, None);
+        let desk = Desk::new(slot, 2, None, None);
         desk.attend(7, Answer::Http);
         desk.begin(&Method::HEAD, "/slow");
         assert_eq!(slot.work().map(|work| work.number), Some(1));
