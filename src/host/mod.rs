@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::error::Result;
 use crate::gateway::{Limits, Site};
 use crate::message::{FormLimits, Request, Response};
-use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store};
+use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store, Witness};
 
 type Application = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
 /// What is called when a request takes long.
@@ -143,7 +143,8 @@ impl Host {
         self.configured()
     }
 
-    /// How long a request waits for a session that another one holds, before it is answered with 503. Default 30 s.
+    /// How long a request waits for a session that another one holds, before it is answered with 503. Default 30 s. In a
+    /// pool it is answered sooner where too many wait for the same session, see [the guide](crate::docs::deploy).
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.settings.lock_timeout = Some(timeout);
@@ -205,6 +206,14 @@ impl Host {
 
     pub(crate) fn store(&self) -> Option<&Arc<dyn Store>> {
         self.store.as_ref()
+    }
+
+    /// From now on `witness` is told what requests do with sessions; called once, after fork and before the first request.
+    pub(crate) fn set_witness(&self, witness: Arc<dyn Witness>) {
+        if let Some(manager) = &self.manager {
+            // Whoever was there first stays.
+            let _ = manager.witness.set(witness);
+        }
     }
 
     /// Makes the session manager anew from store and settings, in whatever order they come.
