@@ -121,6 +121,9 @@ fn announce(options: &Options, directory: &Path) {
         // serves nothing.
         return;
     }
+    if options.check {
+        return;
+    }
     let chosen = !options.http.is_empty() || !options.scgi.is_empty() || std::env::var_os("LISTEN_FDS").is_some();
     if !chosen {
         eprintln!("demo: open http://localhost:8080{}/", options.script_name.as_deref().unwrap_or_default());

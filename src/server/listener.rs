@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,8 @@ pub(crate) enum ListenError {
     InUse { address: String },
     #[error("cannot listen on {address}: the file is there and is no socket")]
     NotASocket { address: String },
+    #[error("cannot give {address} to {to} (--socket-owner, --socket-group): {source}")]
+    Owner { address: String, to: String, source: io::Error },
     #[error("inherited descriptors (LISTEN_FDS): {0}")]
     Inherited(io::Error),
 }
@@ -105,7 +107,7 @@ impl ListenError {
 
     /// Whether trying again cannot help: somebody has to change the configuration.
     pub(crate) fn is_configuration(&self) -> bool {
-        matches!(self, Self::NotASocket { .. } | Self::Inherited(_))
+        matches!(self, Self::NotASocket { .. } | Self::Owner { .. } | Self::Inherited(_))
     }
 }
 
@@ -113,7 +115,10 @@ impl ListenError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
     pub(crate) backlog: i32,
+    /// Of the file of a Unix socket: its permissions, and whom it belongs to where that is not this process's user.
     pub(crate) mode: u32,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
 }
 
 /// How long a bind waits for another one in the same directory, which is over at once.
@@ -295,13 +300,14 @@ impl Listener {
         Ok(Stream::new(fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok()), self.local))
     }
 
-    /// Removes the file of a Unix socket, if this process made it and it is still the same.
+    /// Removes the file of a Unix socket, if this process made it and it is still the same. In a directory that only root
+    /// may write to it stays, once the program is somebody else.
     pub(crate) fn remove_file(&mut self) {
         if let Some(file) = self.file.take()
             && identity(&file.path) == Some(file.identity)
             && let Err(error) = fs::remove_file(&file.path)
         {
-            log!("cannot remove {}: {error}", file.path.display());
+            log!("cannot remove {}: {error}; the next start removes it", file.path.display());
         }
     }
 }
@@ -398,13 +404,39 @@ fn bind_unix(path: &Path, protocol: Protocol, options: SocketOptions) -> Result<
     let bound = rustix::net::bind(&fd, &address);
     rustix::process::umask(before);
     bound.map_err(error)?;
-    rustix::net::listen(&fd, options.backlog).map_err(error)?;
+    // Nobody can connect to it before it listens, so nobody ever finds it with an owner that it should not have.
+    let ready = give(path, options).map_err(|source| ListenError::Owner { address: named(), to: options.to(), source });
+    if let Err(problem) = ready.and_then(|()| rustix::net::listen(&fd, options.backlog).map_err(error)) {
+        let _ = fs::remove_file(path);
+        return Err(problem);
+    }
     drop(directory);
     let mut listener = Listener::from_fd(fd, protocol).map_err(ListenError::bind(named()))?;
     // Absolute, so that it is found again whatever the application does with the current directory.
     let path = std::path::absolute(path).map_err(ListenError::bind(named()))?;
     listener.file = identity(&path).map(|identity| SocketFile { path, identity });
     Ok(listener)
+}
+
+impl SocketOptions {
+    /// Whom sockets are given to, for a message.
+    pub(super) fn to(self) -> String {
+        let text = |kind, id: Option<u32>| id.map(|id| format!("{kind} {id}"));
+        [text("user", self.owner), text("group", self.group)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Gives the file of a socket to whom it should belong; nothing but a socket, whatever stands there by now.
+fn give(path: &Path, options: SocketOptions) -> io::Result<()> {
+    let (owner, group) = (options.owner.map(Uid::from_raw), options.group.map(Gid::from_raw));
+    if owner.is_none() && group.is_none() {
+        return Ok(());
+    }
+    let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
+        return Err(io::Error::other("somebody has put another file there"));
+    }
+    Ok(rustix::fs::chownat(&file, "", owner, group, AtFlags::EMPTY_PATH)?)
 }
 
 enum Stale {
@@ -445,7 +477,7 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: SocketOptions = SocketOptions { backlog: 16, mode: 0o660 };
+    const OPTIONS: SocketOptions = SocketOptions { backlog: 16, mode: 0o660, owner: None, group: None };
 
     #[test]
     fn reads_addresses() {

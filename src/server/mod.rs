@@ -1,14 +1,18 @@
 //! Servers: CGI, SCGI and HTTP over connections, and the pool of workers that serves them.
 
 pub(crate) mod activity;
+mod allow;
 mod body;
 pub(crate) mod buffers;
 mod cgi;
+mod check;
+mod concerns;
 mod exchange;
 pub(crate) mod http;
 mod listener;
 mod options;
 mod pool;
+mod privileges;
 pub(crate) mod reply;
 mod run;
 pub(crate) mod scgi;

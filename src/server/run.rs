@@ -4,21 +4,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use super::cgi;
+use super::allow::Allow;
+use super::concerns::concerns;
 use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
 use super::options::{Options, Workers, under_cgi};
 use super::pool::{self, Handoff, PoolOptions, Program};
+use super::privileges::{PrivilegeError, group_id, settle, user_id};
+use super::{cgi, check};
 use crate::doctor::{self, DoctorToken};
 use crate::host::Host;
 use crate::sys::log::log;
 use crate::sys::process;
 
 /// Usage or configuration: trying again does not help.
-const EXIT_USAGE: u8 = 2;
+pub(super) const EXIT_USAGE: u8 = 2;
 /// The answer is no: there is something to mend.
 const EXIT_NO: u8 = 1;
 /// The system failed; it may work another time.
-const EXIT_TEMPORARY: u8 = 111;
+pub(super) const EXIT_TEMPORARY: u8 = 111;
 
 const NOT_SHARED: &str = "this store keeps sessions in one process, and a pool has several: use another store, or \
                           Host::serve_scgi or Host::serve_http";
@@ -71,7 +74,13 @@ impl Host {
             return examine(url, options.doctor_token.as_ref()).into();
         }
         let host = self.with_options(&options);
-        if under_cgi() { cgi::serve(&host, options.sweep_one_in).into() } else { serve_pool(&host, &options).into() }
+        if under_cgi() {
+            cgi::serve(&host, options.sweep_one_in).into()
+        } else if options.check {
+            check::run(&host, &options).into()
+        } else {
+            serve_pool(&host, &options).into()
+        }
     }
 
     /// Serves the one request that a web server has started this process for (CGI), with what it put into the
@@ -88,7 +97,8 @@ impl Host {
     /// [`UnixListener`](std::os::unix::net::UnixListener)) in this process: one request after another, without workers,
     /// signals or request timeout, until the process ends.
     ///
-    /// For tests, and for the one thing that a pool cannot do: a store that lives in one process.
+    /// For tests, and for the one thing that a pool cannot do: a store that lives in one process. Whoever can connect is
+    /// believed what it says of the client, from wherever: it is the caller who has bound the socket.
     ///
     /// # Errors
     /// Where the socket is no listener, or the store cannot be set up.
@@ -165,19 +175,18 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         }
     };
     if let Some(handoff) = handoff.as_mut().filter(|handoff| handoff.is_rehearsal()) {
-        return pool::rehearse(host, handoff);
+        let prepared = rehearse(options, handoff);
+        return pool::rehearse(host, handoff, prepared);
     }
-    let opened = match &mut handoff {
-        Some(handoff) => handoff.listeners().map_err(ListenError::Inherited),
-        None => listeners(options),
-    };
-    let mut listeners = match opened {
+    let mut listeners = match open(options, handoff.as_mut()) {
         Ok(listeners) => listeners,
-        Err(error) => {
-            log!("{error}");
-            return if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY };
-        }
+        Err(status) => return status,
     };
+    if let Err(error) = settle(options, handoff.is_some()) {
+        log!("{error}");
+        remove_files(&mut listeners);
+        return EXIT_USAGE;
+    }
     let program = match Program::current(options.from_file.clone()) {
         Ok(program) => program,
         Err(error) => {
@@ -194,6 +203,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         slow_request: options.slow_request,
         max_per_session: options.max_per_session,
         graceful_timeout: options.graceful_timeout,
+        allow: Allow::new(&options.allow),
         program,
         sweep_every: options.sweep_every,
     };
@@ -204,7 +214,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
 }
 
 /// Why this host cannot be served by a pool.
-fn refusal(host: &Host) -> Option<&'static str> {
+pub(super) fn refusal(host: &Host) -> Option<&'static str> {
     host.store().is_some_and(|store| !store.is_multiprocess_safe()).then_some(NOT_SHARED)
 }
 
@@ -213,25 +223,89 @@ fn default_workers() -> Workers {
     Workers::fixed((2 * cpus).max(4))
 }
 
-fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
-    let inherited = Listener::inherit()?;
-    if !inherited.is_empty() {
-        if !options.http.is_empty() || !options.scgi.is_empty() {
-            log!("listeners are inherited (LISTEN_FDS), so --http and --scgi are not used");
-        }
-        return Ok(inherited);
+/// In a program that a reload tries out: takes the listeners, and becomes what the options say. `Err` says why this
+/// program would not do.
+fn rehearse(options: &Options, handoff: &mut Handoff) -> Result<(), String> {
+    let listeners = handoff.listeners().map_err(|error| format!("take over listeners: {error}"))?;
+    if options.strict
+        && let Some(concern) = concerns(options, &listeners).first()
+    {
+        return Err(format!("refused by --strict: {concern}"));
     }
-    let socket = SocketOptions { backlog: options.backlog.cast_signed(), mode: options.socket_mode };
-    let named = options.http.iter().map(|address| (address, Protocol::Http));
-    let named = named.chain(options.scgi.iter().map(|address| (address, Protocol::Scgi)));
-    let default = Address::Tcp("localhost:8080".to_owned());
-    let default = (options.http.is_empty() && options.scgi.is_empty()).then_some((&default, Protocol::Http));
+    settle(options, true).map_err(|error| error.to_string())
+}
+
+fn remove_files(listeners: &mut [Listener]) {
+    for listener in listeners {
+        listener.remove_file();
+    }
+}
+
+/// Opens the listeners, or takes those that are open already; says what is unusual. `Err` is an exit status: the reason
+/// has been logged.
+fn open(options: &Options, handoff: Option<&mut Handoff>) -> Result<Vec<Listener>, u8> {
+    let failed = |error: &ListenError| {
+        log!("{error}");
+        if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY }
+    };
+    // What is refused at a reload has been refused before this process became the new program.
+    let strict = options.strict && handoff.is_none();
+    let inherited = match handoff {
+        Some(handoff) => handoff.listeners().map_err(ListenError::Inherited),
+        None => Listener::inherit(),
+    };
+    let inherited = inherited.map_err(|error| failed(&error))?;
+    let pid = process::id().as_raw_nonzero();
+    let concerns = concerns(options, &inherited);
+    for concern in &concerns {
+        if strict {
+            log!("refused by --strict: {concern}");
+        } else {
+            log!("master pid={pid} {concern}");
+        }
+    }
+    if strict && !concerns.is_empty() {
+        return Err(EXIT_USAGE);
+    }
+    if inherited.is_empty() {
+        let socket = socket_options(options).map_err(|error| {
+            log!("{error}");
+            EXIT_USAGE
+        })?;
+        return bind(options, socket).map_err(|error| failed(&error));
+    }
+    if inherited.iter().any(Listener::is_inherited) && !(options.http.is_empty() && options.scgi.is_empty()) {
+        log!("listeners are inherited (LISTEN_FDS), so --http and --scgi are not used");
+    }
+    Ok(inherited)
+}
+
+/// How sockets are made; looks users and groups up.
+pub(super) fn socket_options(options: &Options) -> Result<SocketOptions, PrivilegeError> {
+    Ok(SocketOptions {
+        backlog: options.backlog.cast_signed(),
+        mode: options.socket_mode,
+        owner: options.socket_owner.as_deref().map(|name| user_id("--socket-owner", name)).transpose()?,
+        group: options.socket_group.as_deref().map(|name| group_id("--socket-group", name)).transpose()?,
+    })
+}
+
+/// Where the options say to listen.
+pub(super) fn addresses(options: &Options) -> Vec<(Address, Protocol)> {
+    let http = options.http.iter().map(|address| (address.clone(), Protocol::Http));
+    let scgi = options.scgi.iter().map(|address| (address.clone(), Protocol::Scgi));
+    let named: Vec<_> = http.chain(scgi).collect();
+    let default = || vec![(Address::Tcp("localhost:8080".to_owned()), Protocol::Http)];
+    if named.is_empty() { default() } else { named }
+}
+
+fn bind(options: &Options, socket: SocketOptions) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
-    for (address, protocol) in named.chain(default) {
-        match Listener::bind(address, protocol, socket) {
+    for (address, protocol) in addresses(options) {
+        match Listener::bind(&address, protocol, socket) {
             Ok(bound) => listeners.extend(bound),
             Err(error) => {
-                listeners.iter_mut().for_each(Listener::remove_file);
+                remove_files(&mut listeners);
                 return Err(error);
             }
         }

@@ -1,4 +1,4 @@
-//! The process's environment: removing what must not stay in it.
+//! The process's environment: removing what must not stay in it, and adding what a file says.
 
 use std::ffi::OsString;
 
@@ -21,4 +21,20 @@ pub(crate) fn take<const N: usize>(names: [&str; N]) -> Option<[Option<OsString>
         }
     }
     Some(values)
+}
+
+/// Sets those of `variables` that are not set yet, and returns their names.
+///
+/// `None` where another thread runs (it might be reading the environment at this moment, in C): then nothing was set.
+/// Where `/proc` is not mounted the caller's word is taken for it. No name may be empty or contain `=`, and nothing NUL.
+pub(crate) fn add(variables: &[(String, String)]) -> Option<Vec<OsString>> {
+    let missing: Vec<_> = variables.iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    if !missing.is_empty() && super::process::threads().is_some_and(|threads| threads > 1) {
+        return None;
+    }
+    for (name, value) in &missing {
+        // SAFETY: this is the only thread, as counted just now, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Some(missing.iter().map(|(name, _)| name.into()).collect())
 }

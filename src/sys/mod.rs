@@ -12,3 +12,4 @@ pub(crate) mod pulse;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod user;

@@ -147,7 +147,17 @@ pub fn demo_at(program: &Path) -> Command {
     command
 }
 
-/// The same, started by a shell: `script` ends with `exec "$0" "$@"`.
+/// Puts a copy of the demo there that anybody may execute.
+pub fn copy_demo(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    // By another process: a file that is open for writing, as it would be in a child that another test starts just now,
+    // cannot be executed.
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_demo")).arg(path).status().unwrap();
+    assert!(status.success());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The demo application, started by a shell: `script` ends with `exec "$0" "$@"`.
 pub fn demo_by_shell(script: &str) -> Command {
     let demo = demo();
     let mut command = Command::new("sh");

@@ -1,6 +1,8 @@
 //! Options: what an operator says, on the command line and in `CLOAKROOM_*` variables.
 
 mod command;
+mod env_file;
+mod nearest;
 mod settings;
 mod values;
 
@@ -10,7 +12,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use self::command::{Values, command, from_matches};
+use self::command::{Values, command, env_file_of, from_matches};
+pub(crate) use self::env_file::read as read_env_file;
+use self::nearest::nearest;
 use self::settings::{Kind, SETTINGS, Setting};
 pub use self::values::{AccessLog, AccessLogFormat, Workers};
 use super::listener::Address;
@@ -18,9 +22,10 @@ use crate::doctor::DoctorToken;
 
 /// How a program is run: what the operator says on the command line or in the environment.
 ///
-/// A flag goes before its variable (`--max-requests` before `CLOAKROOM_MAX_REQUESTS`), and that before the default. In
-/// a variable, what may be given more than once is separated by spaces. Variables named `HTTP_...` are never read:
-/// under CGI the client sets those.
+/// A flag goes before its variable (`--max-requests` before `CLOAKROOM_MAX_REQUESTS`), that before the same variable in
+/// the environment file (`--env-file`), and that before the default. In a variable, what may be given more than once is
+/// separated by spaces, and one that is empty says nothing. Variables named `HTTP_...` are never read: under CGI the
+/// client sets those.
 ///
 /// ```
 /// use cloakroom::Options;
@@ -90,7 +95,8 @@ pub struct Options {
     pub access_log_format: AccessLogFormat,
     /// `--user`: the user, by name or number, that the pool runs as once its listeners are open.
     pub user: Option<String>,
-    /// `--group`: the same for the group; default: the user's own, with all that it is a member of.
+    /// `--group`: the same for the group, and no other beside it; default: the user's own, with all that it is a member
+    /// of.
     pub group: Option<String>,
     /// `--umask`: what permissions new files do not have. Default 0027.
     pub umask: u32,
@@ -104,7 +110,8 @@ pub struct Options {
     /// `--sweep-one-in`: under CGI, one request in so many sweeps for a moment after its response has been sent. 0, the
     /// default: none does.
     pub sweep_one_in: u64,
-    /// `--env-file`: variables that are set before anything else is read, and read anew at each reload.
+    /// `--env-file`: variables that are set before anything else is read, and read anew at each reload. What is set
+    /// already is not changed. Not under CGI.
     pub env_file: Option<PathBuf>,
     /// `--check`: nothing is served; whether it could be is said, by the exit status too.
     pub check: bool,
@@ -201,27 +208,28 @@ impl Options {
         })
     }
 
-    /// Reads `arguments`, the program's name first, and the environment of this process.
+    /// Reads `arguments`, the program's name first, and the environment of this process, to which it adds what the
+    /// environment file says if there is one: that is for the process's only thread.
     pub fn try_from_args(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, OptionsError> {
-        let mut arguments = arguments.into_iter().map(Into::<OsString>::into);
-        let program = arguments.next().unwrap_or_else(|| "program".into());
-        let name =
-            PathBuf::from(&program).file_name().map_or("program".into(), |name| name.to_string_lossy().into_owned());
-        let matches = command(name).try_get_matches_from(std::iter::once(program).chain(arguments));
-        let matches = matches.map_err(|error| {
-            let help = error.kind() == clap::error::ErrorKind::DisplayHelp;
-            let text = error.to_string();
-            if help {
-                return OptionsError { text, help };
-            }
-            // One line for the log: what is wrong, without the usage that follows.
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let first = text.split("\n\n").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
-            OptionsError { text: format!("{first} (see --help)"), help }
-        })?;
-        Self::read(|setting| from_matches(&matches, setting))
+        let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::<OsString>::into).collect();
+        if arguments.is_empty() {
+            arguments.push("program".into());
+        }
+        let program = PathBuf::from(&arguments[0]);
+        let name = program.file_name().map_or("program".into(), |name| name.to_string_lossy().into_owned());
+        let headings = arguments.iter().all(|word| word != "-h");
+        let read = || command(name.clone(), headings).try_get_matches_from(&arguments).map_err(|error| mistake(&error));
+        let mut matches = read()?;
+        let mut from_file = Vec::new();
+        if let Some(path) = env_file_of(&matches) {
+            from_file = env_file::load(&path).map_err(|error| OptionsError::usage(error.to_string()))?;
+            // Once more, with what is in the environment now.
+            matches = read()?;
+        }
+        let options = Self::read(|setting| from_matches(&matches, setting))?;
+        Ok(Self { from_file, ..options })
     }
 
     /// Reads `CLOAKROOM_*` variables only.
@@ -249,6 +257,44 @@ impl Options {
     }
 }
 
+/// What is wrong with a command line, in one line for the log: without the usage that follows.
+fn mistake(error: &clap::Error) -> OptionsError {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = error.to_string();
+    if error.kind() == ErrorKind::DisplayHelp {
+        return OptionsError { text, help: true };
+    }
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let first = text.split("\n\n").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let meant = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => {
+            let word = word.trim_start_matches('-').split('=').next().unwrap_or_default();
+            nearest(word, SETTINGS.iter().map(|setting| setting.flag).chain(["help"]))
+        }
+        _ => None,
+    };
+    let meant = meant.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
+    OptionsError::usage(format!("{first}{meant} (see --help)"))
+}
+
+/// What the names of all variables begin with.
+const PREFIX: &str = "CLOAKROOM_";
+
+/// Variables of this process that look like options and are none; each with the one that may have been meant.
+pub(crate) fn unknown_variables() -> Vec<(String, Option<&'static str>)> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let known = || SETTINGS.iter().map(|setting| setting.variable);
+    let unknown = names.filter(|name| name != "CLOAKROOM_HANDOFF" && known().all(|known| known != name));
+    let with_meant = |name: String| {
+        // What all of them have in common would make any two alike.
+        let rest = name.strip_prefix(PREFIX)?;
+        let meant = nearest(rest, known().filter_map(|known| known.strip_prefix(PREFIX)));
+        let meant = meant.and_then(|rest| known().find(|known| known.strip_prefix(PREFIX) == Some(rest)));
+        Some((name, meant))
+    };
+    unknown.filter_map(with_meant).collect()
+}
+
 /// Whether this process is a CGI script: RFC 3875 section 4.1.4 has every server say so.
 pub(crate) fn under_cgi() -> bool {
     std::env::var_os("GATEWAY_INTERFACE").is_some_and(|value| !value.is_empty())
@@ -264,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        command("counter".to_owned()).debug_assert();
+        command("counter".to_owned(), true).debug_assert();
     }
 
     #[test]
@@ -272,9 +318,28 @@ mod tests {
         let options = parse(
             "/bin/counter --http localhost:1 --http unix:/h --scgi unix:/s --sessions /d --workers 3 --max-requests 9 \
              --request-timeout 0.5 --lock-timeout 1.5 --graceful-timeout 0 --script-name /app/ --socket-mode 0600 \
-             --backlog 5 --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 --body-limit 10",
+             --backlog 5 --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 --body-limit 10 --allow 10.0.0.1 --status unix:/t \
+             --idle-timeout 7 --soft-timeout 8 --slow-request 9 --max-per-session 2 --socket-owner o --socket-group 33 \
+             --access-log /a --access-log-format json --user u --group g --umask 077 --strict --allow-new-privileges \
+             --sweep-every 0 --sweep-one-in 50 --check --doctor https://example.org/ \
+             --env-file /dev/null",
         )
         .unwrap();
+        assert_eq!(options.allow, ["10.0.0.1/32".parse().unwrap()]);
+        assert_eq!(options.status, Some(Address::Unix("/t".into())));
+        assert_eq!(options.idle_timeout, Duration::from_secs(7));
+        assert_eq!((options.soft_timeout, options.slow_request), ([8, 9].map(|s| Some(Duration::from_secs(s)))).into());
+        assert_eq!(options.max_per_session, Some(2));
+        assert_eq!(options.socket_owner.as_deref(), Some("o"));
+        assert_eq!(options.socket_group.as_deref(), Some("33"));
+        assert_eq!(options.access_log, Some(AccessLog::File("/a".into())));
+        assert_eq!(options.access_log_format, AccessLogFormat::Json);
+        assert_eq!((options.user.as_deref(), options.group.as_deref()), (Some("u"), Some("g")));
+        assert_eq!(options.umask, 0o077);
+        assert!(options.strict && options.allow_new_privileges && options.check);
+        assert_eq!((options.sweep_every, options.sweep_one_in), (None, 50));
+        assert_eq!((options.env_file, options.from_file), (Some("/dev/null".into()), Vec::new()));
+        assert_eq!(options.doctor.as_deref(), Some("https://example.org/"));
         assert_eq!(options.http, ["localhost:1".parse().unwrap(), "unix:/h".parse().unwrap()]);
         assert_eq!(options.scgi, [Address::Unix("/s".into())]);
         assert_eq!(options.sessions, Some("/d".into()));
@@ -311,6 +376,15 @@ mod tests {
             ("c --workers", "--workers"),
             ("c word", "word"),
             ("c --doctor-token secret", "--doctor-token"),
+            ("c --worker 3", "did you mean --workers?"),
+            ("c --socket-onwer=www", "did you mean --socket-owner?"),
+            ("c --env-file /no/such/file", "read environment file /no/such/file: "),
+            ("c --workers 513", "512"),
+            ("c --backlog 0", "1 to 65535"),
+            ("c --max-per-session 0", "1 or more"),
+            ("c --max-requests -1", "0 or more"),
+            ("c --umask 1000", "0 to 0777"),
+            ("c --request-timeout 1e11", "0 to 30000000000"),
         ] {
             let error = parse(arguments).unwrap_err();
             assert!(!error.is_help());
@@ -318,9 +392,27 @@ mod tests {
             assert!(!text.contains("secret"), "{text}");
             assert!(text.contains(flag) && !text.contains('\n'), "{arguments}: {text:?}");
         }
+        let error = parse("c --frobnicate").unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn the_long_help_is_complete_and_the_short_one_fits_on_a_screen() {
         let help = parse("counter --help").unwrap_err();
         assert!(help.is_help());
-        assert!(help.to_string().contains("CLOAKROOM_WORKERS"), "{help}");
+        let long = help.to_string();
+        for setting in SETTINGS {
+            for part in [&format!("--{}", setting.flag), setting.variable, setting.heading] {
+                assert!(long.contains(part), "{part} is not in\n{long}");
+            }
+        }
+        let help = parse("counter -h").unwrap_err();
+        assert!(help.is_help());
+        let short = help.to_string();
+        assert!(short.lines().count() <= 24 && short.contains("--workers") && short.contains("--help"), "{short}");
+        for text in [long, short] {
+            assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        }
     }
 
     #[test]

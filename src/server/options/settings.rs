@@ -24,6 +24,8 @@ pub(super) enum Kind {
 /// One setting: a flag, a variable, and how they change the options.
 pub(super) struct Setting {
     pub(super) flag: &'static str,
+    /// Under which the help shows it.
+    pub(super) heading: &'static str,
     pub(super) variable: &'static str,
     pub(super) value: &'static str,
     pub(super) help: &'static str,
@@ -46,15 +48,16 @@ impl Setting {
     }
 }
 
-const NOT_A_NUMBER: &str = "expected a number";
+const NOT_A_NUMBER: &str = "expected a whole number, 0 or more";
+const SECONDS: &str = "expected seconds from 0 to 30000000000, such as 30 or 0.5";
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5")?;
+    let seconds: f64 = text.parse().map_err(|_| SECONDS)?;
     // A thousand years are as good as for ever, and every deadline still fits.
     if !(0.0..=3e10).contains(&seconds) {
-        return Err("expected seconds, 0 or more");
+        return Err(SECONDS);
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds, 0 or more")
+    Duration::try_from_secs_f64(seconds).map_err(|_| SECONDS)
 }
 
 fn address(text: &str) -> Result<Address, &'static str> {
@@ -71,7 +74,7 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
 
 fn octal(text: &str) -> Result<u32, &'static str> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
-    u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777).ok_or("expected an octal number up to 0777")
+    u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777).ok_or("expected an octal number from 0 to 0777")
 }
 
 fn network(text: &str) -> Result<IpNet, &'static str> {
@@ -83,10 +86,19 @@ fn name(text: &str) -> Result<Option<String>, &'static str> {
     if text.is_empty() { Err("expected a name or a number") } else { Ok(Some(text.to_owned())) }
 }
 
-/// All settings, in the order in which the help shows them.
+const LISTENERS: &str = "Listeners and requests";
+const WORKERS: &str = "Workers";
+const TIME: &str = "Time limits";
+const SESSIONS: &str = "Sessions";
+const LOGS: &str = "Logs and status";
+const SECURITY: &str = "Security";
+const OTHER: &str = "Other";
+
+/// All settings, in the order in which the help shows them under each heading.
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         flag: "http",
+        heading: LISTENERS,
         variable: "CLOAKROOM_HTTP",
         value: "HOST:PORT",
         help: "Serve HTTP/1.1 here; also unix:PATH. Can be given more than once. [default: localhost:8080, where \
@@ -99,6 +111,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "scgi",
+        heading: LISTENERS,
         variable: "CLOAKROOM_SCGI",
         value: "unix:PATH",
         help: "Serve SCGI here, for nginx, Apache or lighttpd; also HOST:PORT. Can be given more than once",
@@ -110,6 +123,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "allow",
+        heading: LISTENERS,
         variable: "CLOAKROOM_ALLOW",
         value: "CIDR",
         help: "Take SCGI over TCP from this network; given at all, only from those named. Can be given more than once. [default: this machine]",
@@ -121,6 +135,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "status",
+        heading: LOGS,
         variable: "CLOAKROOM_STATUS",
         value: "HOST:PORT",
         help: "Tell here how the pool is: a page, JSON and metrics; also unix:PATH",
@@ -132,6 +147,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "sessions",
+        heading: SESSIONS,
         variable: "CLOAKROOM_SESSIONS",
         value: "DIR",
         help: "Directory of the sessions, for programs that let it be chosen",
@@ -143,6 +159,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "workers",
+        heading: WORKERS,
         variable: "CLOAKROOM_WORKERS",
         value: "N|MIN..MAX",
         help: "How many processes serve: as many, or as many as are needed. [default: two for each CPU, at least 4]",
@@ -154,6 +171,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "idle-timeout",
+        heading: WORKERS,
         variable: "CLOAKROOM_IDLE_TIMEOUT",
         value: "SECS",
         help: "With --workers MIN..MAX: a worker that had nothing to do for so long leaves. [default: 10]",
@@ -165,6 +183,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "max-requests",
+        heading: WORKERS,
         variable: "CLOAKROOM_MAX_REQUESTS",
         value: "N",
         help: "Replace a worker after N requests, or up to 10 % more; 0: never. [default: 0]",
@@ -176,6 +195,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "request-timeout",
+        heading: TIME,
         variable: "CLOAKROOM_REQUEST_TIMEOUT",
         value: "SECS",
         help: "Answer 504 and replace the worker when the application takes longer; 0: never. [default: 60]",
@@ -187,6 +207,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "soft-timeout",
+        heading: TIME,
         variable: "CLOAKROOM_SOFT_TIMEOUT",
         value: "SECS",
         help: "Tell the application when a request takes longer; 0: never. [default: 0]",
@@ -198,6 +219,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "slow-request",
+        heading: LOGS,
         variable: "CLOAKROOM_SLOW_REQUEST",
         value: "SECS",
         help: "Name a request in the log that takes longer; 0: none. [default: 0]",
@@ -209,6 +231,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "lock-timeout",
+        heading: SESSIONS,
         variable: "CLOAKROOM_LOCK_TIMEOUT",
         value: "SECS",
         help: "Answer 503 when another request holds the session for longer. [default: the program's, usually 30]",
@@ -220,21 +243,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "max-per-session",
+        heading: SESSIONS,
         variable: "CLOAKROOM_MAX_PER_SESSION",
         value: "N",
         help: "Answer 503 when so many workers hold and wait for one session that was held for 50 ms. [default: half of them]",
         kind: Kind::One,
         apply: |options, text| {
-            let count: usize = text.parse().map_err(|_| NOT_A_NUMBER)?;
-            if count == 0 {
-                return Err("expected 1 or more");
-            }
-            options.max_per_session = Some(count);
+            let count = text.parse().ok().filter(|count| *count > 0);
+            options.max_per_session = Some(count.ok_or("expected a whole number, 1 or more")?);
             Ok(())
         },
     },
     Setting {
         flag: "graceful-timeout",
+        heading: TIME,
         variable: "CLOAKROOM_GRACEFUL_TIMEOUT",
         value: "SECS",
         help: "Kill workers that are still busy this long after they were told to stop. [default: 30]",
@@ -246,6 +268,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "script-name",
+        heading: LISTENERS,
         variable: "CLOAKROOM_SCRIPT_NAME",
         value: "/PREFIX",
         help: "The path that the application is mounted at, where it is not the root of the site",
@@ -261,6 +284,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "socket-mode",
+        heading: LISTENERS,
         variable: "CLOAKROOM_SOCKET_MODE",
         value: "OCTAL",
         help: "Permissions of Unix sockets. [default: 0660]",
@@ -272,6 +296,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "socket-owner",
+        heading: LISTENERS,
         variable: "CLOAKROOM_SOCKET_OWNER",
         value: "USER",
         help: "Who owns Unix sockets: a name or a number. [default: who starts the program]",
@@ -283,6 +308,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "socket-group",
+        heading: LISTENERS,
         variable: "CLOAKROOM_SOCKET_GROUP",
         value: "GROUP",
         help: "The group of Unix sockets: a name or a number. [default: that of who starts the program]",
@@ -294,21 +320,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "backlog",
+        heading: LISTENERS,
         variable: "CLOAKROOM_BACKLOG",
         value: "N",
         help: "How many connections may wait for a worker. [default: 1024]",
         kind: Kind::One,
         apply: |options, text| {
-            let backlog = text.parse().map_err(|_| NOT_A_NUMBER)?;
-            if !(1..=65535).contains(&backlog) {
-                return Err("expected 1 to 65535");
-            }
-            options.backlog = backlog;
+            let backlog = text.parse().ok().filter(|backlog| (1..=65535).contains(backlog));
+            options.backlog = backlog.ok_or("expected 1 to 65535")?;
             Ok(())
         },
     },
     Setting {
         flag: "trusted-proxy",
+        heading: LISTENERS,
         variable: "CLOAKROOM_TRUSTED_PROXY",
         value: "CIDR",
         help: "Believe the forwarding header fields of this proxy or network. Can be given more than once",
@@ -320,6 +345,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "body-limit",
+        heading: LISTENERS,
         variable: "CLOAKROOM_BODY_LIMIT",
         value: "BYTES",
         help: "Answer 413 to a longer message-body. [default: the program's, usually 8388608]",
@@ -331,6 +357,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "access-log",
+        heading: LOGS,
         variable: "CLOAKROOM_ACCESS_LOG",
         value: "FILE",
         help: "Write each request down in this file, reopened at USR1, or on stderr",
@@ -342,6 +369,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "access-log-format",
+        heading: LOGS,
         variable: "CLOAKROOM_ACCESS_LOG_FORMAT",
         value: "combined|json",
         help: "In which form. [default: combined]",
@@ -353,6 +381,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "user",
+        heading: SECURITY,
         variable: "CLOAKROOM_USER",
         value: "USER",
         help: "Run as this user, by name or number, once the listeners are open",
@@ -364,9 +393,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "group",
+        heading: SECURITY,
         variable: "CLOAKROOM_GROUP",
         value: "GROUP",
-        help: "Run as this group. [default: the groups of --user]",
+        help: "Run as this group and no other. [default: the groups of --user]",
         kind: Kind::One,
         apply: |options, text| {
             options.group = name(text)?;
@@ -375,6 +405,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "umask",
+        heading: SECURITY,
         variable: "CLOAKROOM_UMASK",
         value: "OCTAL",
         help: "Permissions that new files do not have. [default: 0027]",
@@ -386,6 +417,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "strict",
+        heading: SECURITY,
         variable: "CLOAKROOM_STRICT",
         value: "",
         help: "Refuse what is only warned of otherwise, such as workers that run as root",
@@ -397,6 +429,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "allow-new-privileges",
+        heading: SECURITY,
         variable: "CLOAKROOM_ALLOW_NEW_PRIVILEGES",
         value: "",
         help: "Let programs that the application starts gain privileges (sudo, some mail programs)",
@@ -408,6 +441,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "sweep-every",
+        heading: SESSIONS,
         variable: "CLOAKROOM_SWEEP_EVERY",
         value: "SECS",
         help: "Delete sessions that are over so often; 0: never. [default: 600]",
@@ -419,6 +453,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "sweep-one-in",
+        heading: SESSIONS,
         variable: "CLOAKROOM_SWEEP_ONE_IN",
         value: "N",
         help: "Under CGI: sweep for a moment after one request in N; 0: never. [default: 0]",
@@ -430,9 +465,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "env-file",
+        heading: OTHER,
         variable: "CLOAKROOM_ENV_FILE",
         value: "FILE",
-        help: "Set the variables in this file first (NAME=VALUE lines); read anew at each reload",
+        help: "Set the variables in this file first (NAME=VALUE lines), those that are not set yet; read anew at each reload",
         kind: Kind::One,
         apply: |options, text| {
             options.env_file = Some(text.into());
@@ -441,6 +477,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "check",
+        heading: OTHER,
         variable: "CLOAKROOM_CHECK",
         value: "",
         help: "Serve nothing; say whether all of this would work, and end with status 0 or 2",
@@ -452,6 +489,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "doctor",
+        heading: OTHER,
         variable: "CLOAKROOM_DOCTOR",
         value: "URL",
         help: "Serve nothing; examine the deployment at this URL through its front server",
@@ -463,6 +501,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         flag: "doctor-token",
+        heading: OTHER,
         variable: "CLOAKROOM_DOCTOR_TOKEN",
         value: "TOKEN",
         help: "Answer whoever examines with this token (16 characters or more); a flag is seen by ps, the variable is not. [default: nobody]",

@@ -11,9 +11,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::parking::Parking;
-use super::scoreboard::{Desk, Scoreboard};
+use super::scoreboard::{Count, Desk, Scoreboard};
 use super::shelf::{Quiet, Shelf};
 use crate::host::Host;
+use crate::server::allow::Allow;
 use crate::server::buffers::Buffers;
 use crate::server::http::{Next, serve_http};
 use crate::server::listener::{Listener, Protocol};
@@ -42,6 +43,8 @@ const SHELF: u64 = u64::MAX - 2;
 pub(super) struct Attendant<'a> {
     host: &'a Host,
     listeners: &'a [Listener],
+    /// Who may speak SCGI; `None`: everybody who gets here.
+    allow: Option<Allow>,
     desk: Desk,
     board: Scoreboard,
     /// How the master speaks to this worker, and it to the master.
@@ -65,6 +68,7 @@ impl<'a> Attendant<'a> {
     pub(super) fn new(
         host: &'a Host,
         listeners: &'a [Listener],
+        allow: Option<Allow>,
         desk: Desk,
         board: Scoreboard,
         master: Option<(&'a Signals, &'a OwnedFd)>,
@@ -85,6 +89,7 @@ impl<'a> Attendant<'a> {
         Ok(Self {
             host,
             listeners,
+            allow,
             desk,
             board,
             master,
@@ -138,8 +143,12 @@ impl<'a> Attendant<'a> {
         for (number, listener) in listeners.iter().enumerate() {
             match listener.accept() {
                 Ok(stream) => {
-                    self.attend(Quiet { stream, listener: number, fresh: true });
                     served = true;
+                    if self.allow.as_mut().is_none_or(|allow| allow.admits(listener.protocol, stream.peer())) {
+                        self.attend(Quiet { stream, listener: number, fresh: true });
+                    } else {
+                        self.desk.slot().tally().add(Count::Forbidden, 1);
+                    }
                 }
                 Err(Errno::AGAIN) => {}
                 // The client has left, or a signal came: the next one, please.

@@ -28,6 +28,7 @@ use scoreboard::{Desk, Scoreboard};
 pub(crate) use handoff::Handoff;
 pub(crate) use reload::{Program, rehearse};
 
+use super::allow::Allow;
 use super::listener::Listener;
 use super::options::Workers;
 use crate::host::Host;
@@ -44,6 +45,8 @@ pub(crate) struct PoolOptions {
     /// How many workers may hold and wait for one session; `None`: half of them.
     pub(crate) max_per_session: Option<usize>,
     pub(crate) graceful_timeout: Duration,
+    /// From where SCGI is taken over TCP.
+    pub(crate) allow: Allow,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
     pub(crate) sweep_every: Option<Duration>,
@@ -78,6 +81,6 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
     let board = Scoreboard::new(1)?;
     let desk = Desk::new(board.slot(0), u64::MAX - 1, None, None);
     let listeners = [listener];
-    Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
+    Attendant::new(host, &listeners, None, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Program {
         Ok(Self { path: called.unwrap_or(running), arguments, from_file })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -179,9 +179,10 @@ impl AsFd for Candidate {
     }
 }
 
-/// In the program that is tried out: does what a worker does before it serves. Returns the exit status.
-pub(crate) fn rehearse(host: &Host, handoff: &mut Handoff) -> u8 {
-    let outcome = handoff.listeners().map_err(|error| (format!("take over listeners: {error}"), 2)).and_then(|_| {
+/// In the program that is tried out: does what a worker does before it serves. `prepared`: whether this process
+/// could take the listeners, and be made what the options say. Returns the exit status.
+pub(crate) fn rehearse(host: &Host, handoff: &Handoff, prepared: Result<(), String>) -> u8 {
+    let outcome = prepared.map_err(|error| (error, 2)).and_then(|()| {
         let mut pause = std::time::Duration::from_millis(50);
         let mut tries = 1;
         loop {

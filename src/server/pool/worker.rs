@@ -75,8 +75,9 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
     let clock = Arc::new(WorkClock { slot, hard: options.request_timeout });
     let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
     let shelf = Some(Arc::clone(setting.shelf));
-    let attendant =
-        Attendant::new(setting.host, setting.listeners, desk, setting.board, Some((&signals, setting.ready)), shelf);
+    let master = Some((&signals, setting.ready));
+    let allow = Some(options.allow.clone());
+    let attendant = Attendant::new(setting.host, setting.listeners, allow, desk, setting.board, master, shelf);
     let mut attendant = match attendant {
         Ok(attendant) => attendant,
         Err(error) => {
