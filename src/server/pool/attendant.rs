@@ -40,6 +40,7 @@ const LISTENER: u64 = u64::MAX - 1;
 const SHELF: u64 = u64::MAX - 2;
 
 /// Serves connections, one at a time.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 pub(super) struct Attendant<'a> {
     host: &'a Host,
     listeners: &'a [Listener],

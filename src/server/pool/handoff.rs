@@ -136,7 +136,7 @@ impl Handoff {
     /// Answers the master that tries this program out: `Ok` it would do, `Err` it would not, and why.
     pub(super) fn answer(&self, verdict: Result<(), &str>) {
         let Some(Ok(report)) = self.report.map(descriptor::adopt) else { return };
-        let text = verdict.map_or_else(|reason| reason.to_owned(), |()| READY.to_owned());
+        let text = verdict.map_or_else(ToOwned::to_owned, |()| READY.to_owned());
         if let Err(error) = File::from(report).write_all(text.as_bytes()) {
             log!("cannot answer the master: {error}");
         }

@@ -35,6 +35,7 @@ use crate::sys::signal::{self, Action, Signal, Signals};
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
 const LATE: u64 = 1_000;
 
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 struct Master<'a> {
     host: &'a Host,
     listeners: &'a mut [Listener],
@@ -175,10 +176,10 @@ impl Master<'_> {
             }
             let time = now();
             self.sweeper.attend(time, self.host);
-            let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
+            let mut wake = self.deadlines.enforce(&mut self.crew, self.board, time);
             wake = wake.min(self.backoff.wake(time)).min(self.sweeper.wake());
             if self.stopping.is_none() {
-                wake = wake.min(self.staff.wake(&self.crew, &self.board));
+                wake = wake.min(self.staff.wake(&self.crew, self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
             }
             if let Some(candidate) = &mut self.candidate {

@@ -40,7 +40,7 @@ impl Master<'_> {
                 log!("master pid={} reloaded", self.pid.as_raw_nonzero());
                 self.notify.send("READY=1");
             }
-            let step = self.staff.next_step(&self.crew, &self.board, self.generation);
+            let step = self.staff.next_step(&self.crew, self.board, self.generation);
             let range = self.staff.range();
             self.board.set_wanted(range.min, range.max, self.staff.target());
             match step {
@@ -94,7 +94,7 @@ impl Master<'_> {
     pub(super) fn note_ready(&mut self) {
         let time = now();
         for member in self.crew.iter_mut() {
-            let Some(slot) = member.slot(&self.board) else { continue };
+            let Some(slot) = member.slot(self.board) else { continue };
             if !member.ready && slot.is_ready() {
                 member.ready = true;
                 self.ever_ready = true;
@@ -152,7 +152,7 @@ impl Master<'_> {
         let time = now();
         let expected = self.stopping.is_some() || member.leaving.is_some();
         let respawning = if expected { "" } else { ", respawning" };
-        let slot = member.slot(&self.board);
+        let slot = member.slot(self.board);
         let text = slot.map(|slot| slot.text().1).unwrap_or_default();
         let has_worked = slot.is_none_or(|slot| slot.has_worked());
         slot.inspect(Slot::leave);
