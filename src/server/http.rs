@@ -53,7 +53,13 @@ enum Unserved {
     Gone,
 }
 
-fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity, buffers: &mut Buffers) -> Next {
+/// The same for anything that answers.
+pub(super) fn serve(
+    stream: Stream,
+    application: &dyn Application,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Next {
     buffers.clear();
     let mut in_a_row = 0;
     let next = loop {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::cgi;
 use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
 use super::options::{Options, Workers, under_cgi};
-use super::pool::{self, Handoff, PoolOptions, Program};
+use super::pool::{self, Handoff, PoolOptions, Program, Reporter};
 use crate::host::Host;
 use crate::sys::log::log;
 use crate::sys::process;
@@ -146,6 +146,18 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
             return if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY };
         }
     };
+    let opened = match &mut handoff {
+        Some(handoff) => handoff.status_listeners().map_err(ListenError::Inherited),
+        None => status_listeners(options),
+    };
+    let status = match opened {
+        Ok(status) => status,
+        Err(error) => {
+            log!("{error}");
+            listeners.iter_mut().for_each(Listener::remove_file);
+            return if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY };
+        }
+    };
     let program = match Program::current(options.from_file.clone()) {
         Ok(program) => program,
         Err(error) => {
@@ -163,7 +175,8 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         graceful_timeout: options.graceful_timeout,
         program,
     };
-    pool::run(host, &mut listeners, &pool, handoff).unwrap_or_else(|error| {
+    let reporter = Reporter::new(status, options.status.as_ref());
+    pool::run(host, &mut listeners, reporter, &pool, handoff).unwrap_or_else(|error| {
         log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());
         EXIT_TEMPORARY
     })
@@ -203,6 +216,14 @@ fn listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
         }
     }
     Ok(listeners)
+}
+
+/// Where the pool tells how it is.
+fn status_listeners(options: &Options) -> Result<Vec<Listener>, ListenError> {
+    let socket = SocketOptions { backlog: 16, mode: options.socket_mode };
+    let address = options.status.iter();
+    let opened = address.map(|address| Listener::bind(address, Protocol::Http, socket));
+    Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

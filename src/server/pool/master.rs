@@ -18,7 +18,8 @@ use super::deadlines::Deadlines;
 use super::handoff::{Handoff, Kept, VARIABLE};
 use super::notify::Notify;
 use super::reload::Candidate;
-use super::scoreboard::{Event, Scoreboard};
+use super::reporter::Reporter;
+use super::scoreboard::{Event, Scoreboard, Slot};
 use super::shelf::Shelf;
 use super::staff::{Backoff, Staff, Step};
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
@@ -47,6 +48,7 @@ const CALLED_IN_VAIN: u64 = 1_000;
 struct Master<'a> {
     host: &'a Host,
     listeners: &'a mut [Listener],
+    reporter: &'a mut Reporter,
     options: &'a PoolOptions,
     board: Scoreboard,
     shelf: Arc<Shelf>,
@@ -91,6 +93,7 @@ struct Stop {
 pub(super) fn run(
     host: &Host,
     listeners: &mut [Listener],
+    reporter: &mut Reporter,
     options: &PoolOptions,
     handoff: Option<Handoff>,
 ) -> io::Result<u8> {
@@ -115,6 +118,9 @@ pub(super) fn run(
             for listener in listeners.iter() {
                 log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
             }
+            for listener in reporter.listeners() {
+                log!("master pid={} listening status {listener}", pid.as_raw_nonzero());
+            }
             let board = Scoreboard::for_pool()?;
             (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
         }
@@ -131,6 +137,7 @@ pub(super) fn run(
     let mut master = Master {
         host,
         listeners,
+        reporter,
         options,
         board,
         shelf: Arc::new(shelf),
@@ -177,6 +184,7 @@ impl Master<'_> {
             let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
             wake = wake.min(self.backoff.wake(time));
             if self.stopping.is_none() {
+                wake = wake.min(self.reporter.keep(self.board, self.listeners, self.pid, time));
                 wake = wake.min(self.staff.wake(&self.crew, &self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
             }
@@ -307,6 +315,7 @@ impl Master<'_> {
                     let member = self.crew.iter_mut().find(|member| member.pid == pid);
                     if let Some(member) = member {
                         member.reason = Some(reason);
+                        member.slot(&self.board).inspect(Slot::set_leaving);
                         member.leave(until);
                     }
                 }
@@ -410,6 +419,9 @@ impl Master<'_> {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
             return self.judge(death);
         }
+        if self.reporter.bury(pid, death, now()) {
+            return;
+        }
         // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).
         let Some(member) = self.crew.remove(pid) else { return };
         let time = now();
@@ -418,7 +430,7 @@ impl Master<'_> {
         let slot = member.slot(&self.board);
         let text = slot.map(|slot| slot.text().1).unwrap_or_default();
         let has_worked = slot.is_none_or(|slot| slot.has_worked());
-        slot.inspect(super::scoreboard::Slot::leave);
+        slot.inspect(Slot::leave);
         match (&member.condemned, death) {
             _ if member.reason == Some(Event::TimedOut) => {}
             (Some(condemned), Death::Exited(EXIT_TIMED_OUT)) => log!("{member} timed out {}, killed", condemned.what),
@@ -541,13 +553,15 @@ impl Master<'_> {
         if self.stopping.is_some() {
             return io::Error::other("stopping");
         }
+        // It would stay a child that the next program does not know.
+        self.reporter.dismiss();
         self.hand_over().unwrap_or_else(|error| error)
     }
 
     fn hand_over(&self) -> io::Result<io::Error> {
         let written;
         let mut kept = Kept::new();
-        for listener in self.listeners.iter() {
+        for listener in self.listeners.iter().chain(self.reporter.listeners()) {
             kept.keep(listener)?;
         }
         let [give, take] = self.shelf.ends();
@@ -555,6 +569,7 @@ impl Master<'_> {
             report: None,
             master: self.pid.as_raw_nonzero().get(),
             listeners: self.listeners.iter().map(Listener::record).collect(),
+            status: self.reporter.listeners().iter().map(Listener::record).collect(),
             board: Some(kept.keep(&self.board)?),
             shelf: vec![kept.keep(give)?, kept.keep(take)?],
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],

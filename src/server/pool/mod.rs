@@ -12,6 +12,7 @@ mod master;
 mod notify;
 mod parking;
 mod reload;
+mod reporter;
 mod scoreboard;
 mod shelf;
 mod staff;
@@ -24,6 +25,7 @@ use scoreboard::{Desk, Scoreboard};
 
 pub(crate) use handoff::Handoff;
 pub(crate) use reload::{Program, rehearse};
+pub(crate) use reporter::Reporter;
 
 use super::listener::Listener;
 use super::options::Workers;
@@ -51,10 +53,12 @@ pub(crate) struct PoolOptions {
 pub(crate) fn run(
     host: &Host,
     listeners: &mut [Listener],
+    mut reporter: Reporter,
     options: &PoolOptions,
     handoff: Option<Handoff>,
 ) -> std::io::Result<u8> {
-    let result = master::run(host, listeners, options, handoff);
+    let result = master::run(host, listeners, &mut reporter, options, handoff);
+    reporter.close();
     for listener in listeners {
         listener.remove_file();
     }
