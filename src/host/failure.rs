@@ -41,6 +41,7 @@ fn of_session(error: &SessionError) -> StatusCode {
     match error {
         // Try again: somebody else is in the way, or the system is short of something.
         SessionError::LockTimeout
+        | SessionError::TooManyWaiters
         | SessionError::Conflict
         | SessionError::Store(StoreError::Locked | StoreError::Io { .. }) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -54,10 +55,11 @@ mod tests {
     #[test]
     fn each_error_has_its_status() {
         let io = |source| StoreError::Io { verb: "open", path: "/x".into(), source };
-        let cases: [(Error, u16); 8] = [
+        let cases: [(Error, u16); 9] = [
             (Error::message("x"), 500),
             (Error::new(StatusCode::FORBIDDEN, "x"), 403),
             (SessionError::LockTimeout.into(), 503),
+            (SessionError::TooManyWaiters.into(), 503),
             (SessionError::from(io(io::Error::other("x"))).into(), 503),
             (SessionError::ReadOnly.into(), 500),
             (MessageError::BodyTooLarge { limit: 1 }.into(), 413),

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::error::Result;
 use crate::gateway::{Limits, Site};
 use crate::message::{FormLimits, Request, Response};
-use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store};
+use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store, Witness};
 
 type Application = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
 type AccessRule = dyn Fn(&Request) -> Access + Send + Sync;
@@ -174,6 +174,14 @@ impl Host {
 
     pub(crate) fn store(&self) -> Option<&Arc<dyn Store>> {
         self.store.as_ref()
+    }
+
+    /// From now on `witness` is told what requests do with sessions; called once, after fork and before the first request.
+    pub(crate) fn set_witness(&self, witness: Arc<dyn Witness>) {
+        if let Some(manager) = &self.manager {
+            // Whoever was there first stays.
+            let _ = manager.witness.set(witness);
+        }
     }
 
     /// Makes the session manager anew from store and settings, in whatever order they come.

@@ -16,6 +16,7 @@ use crate::session::{Access, CookiePolicy, Expiry, Id, Session, Store};
 use crate::store::{DirectoryStore, MemoryStore};
 
 mod failure;
+mod locks;
 mod overlap;
 
 type Callback = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;

@@ -172,6 +172,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         request_timeout: options.request_timeout,
         soft_timeout: options.soft_timeout,
         slow_request: options.slow_request,
+        max_per_session: options.max_per_session,
         graceful_timeout: options.graceful_timeout,
         program,
     };

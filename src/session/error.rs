@@ -15,6 +15,10 @@ pub enum SessionError {
     /// Somebody else held the session's lock for the whole lock timeout (503).
     #[error("session is in use: lock not granted in time")]
     LockTimeout,
+    /// Somebody else holds the session's lock for long, and as many requests of this session as may already occupy
+    /// workers of the pool (503).
+    #[error("session is in use: too many requests wait for it")]
+    TooManyWaiters,
     /// The session changed under a request that had already been repeated (503): only where a lock was lost.
     #[error("session changed while the request held it")]
     Conflict,

@@ -1,12 +1,13 @@
 //! The session manager: opens the session of a request and commits it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::changes::Changes;
 use super::record::{self, Record};
 use super::session::{Base, Open, State};
 use super::store::{Guard, Saved, Store, StoreError, Stored};
+use super::witness::{self, Happening, Witness};
 use super::{Access, CookiePolicy, Expiry, Id, Session, SessionError};
 use crate::message::RequestParts;
 
@@ -23,6 +24,8 @@ pub(crate) struct SessionManager {
     pub(crate) lock_timeout: Duration,
     /// A session is touched at most once in this time.
     pub(crate) touch_resolution: Duration,
+    /// Set in a worker of a pool, before its first request.
+    pub(crate) witness: OnceLock<Arc<dyn Witness>>,
 }
 
 /// What a commit asks of the response.
@@ -57,6 +60,7 @@ impl SessionManager {
             has_info: None,
             lock_timeout: Duration::from_secs(30),
             touch_resolution: Duration::from_secs(10),
+            witness: OnceLock::new(),
         }
     }
 
@@ -72,10 +76,19 @@ impl SessionManager {
     }
 
     pub(super) fn lock(&self, id: &Id) -> Result<Option<Box<dyn Guard>>, SessionError> {
-        self.store.lock(id, self.lock_timeout).map_err(|error| match error {
-            StoreError::Locked => SessionError::LockTimeout,
-            other => other.into(),
-        })
+        witness::lock(&*self.store, id, self.lock_timeout, self.witness.get())
+    }
+
+    fn note(&self, what: Happening) {
+        if let Some(witness) = self.witness.get() {
+            witness.note(what);
+        }
+    }
+
+    pub(super) fn uses(&self, id: &Id) {
+        if let Some(witness) = self.witness.get() {
+            witness.uses(id);
+        }
     }
 }
 
@@ -140,6 +153,10 @@ impl Session {
             // First the new record, as in a renewal: where it cannot be kept, the old session stays as it was.
             let change = commit_flushed(&manager, &view)?;
             guard.delete()?;
+            // What replaces it was counted.
+            if change == CookieChange::Revoke {
+                manager.note(Happening::Committed);
+            }
             return Ok(Commit::Done(change));
         }
         self.save(&manager, guard, base.id, &current)
@@ -157,12 +174,14 @@ impl Session {
         self.changes.apply(&mut record).map_err(|(key, source)| SessionError::Value { key, source })?;
         if !manager.has_info(&record) {
             guard.delete()?;
+            manager.note(Happening::Committed);
             return Ok(Commit::Done(CookieChange::Revoke));
         }
         if self.renew {
             // First the new record, then the old one's end: a crash between leaves the old session as it was.
             let change = create(manager, &record)?;
             guard.delete()?;
+            manager.note(Happening::Committed);
             return Ok(Commit::Done(change));
         }
         if record == current.record {
@@ -170,7 +189,10 @@ impl Session {
             return touch_if_due(manager, &id, &record).map(Commit::Done);
         }
         match guard.save(&record, current.version)? {
-            Saved::Saved(_) => Ok(Commit::Done(refreshed(manager, id, &record))),
+            Saved::Saved(_) => {
+                manager.note(Happening::Committed);
+                Ok(Commit::Done(refreshed(manager, id, &record)))
+            }
             // The lock was lost, as a lease of a network store can be.
             Saved::Conflict | Saved::Gone if self.access == Access::Optimistic => {
                 drop(guard);
@@ -182,6 +204,9 @@ impl Session {
 
     /// The same request's session for the second run of its callback: exclusive, and with the lock where there is one.
     fn again(self, locked: Option<(Box<dyn Guard>, Base)>) -> Session {
+        if let Some(manager) = &self.manager {
+            manager.note(Happening::Repeated);
+        }
         let mut session = Session::new(self.manager, self.request, Access::Exclusive);
         session.second_run = true;
         if let Some((guard, base)) = locked {
@@ -211,7 +236,12 @@ fn lock_current(manager: &SessionManager, id: &Id) -> Result<Option<Locked>, Ses
 
 /// A session that the store does not have: kept if there is something to keep.
 fn commit_new(manager: &SessionManager, view: &Record) -> Result<CookieChange, SessionError> {
-    if manager.has_info(view) { create(manager, view) } else { Ok(CookieChange::Keep) }
+    if !manager.has_info(view) {
+        return Ok(CookieChange::Keep);
+    }
+    let change = create(manager, view)?;
+    manager.note(Happening::Committed);
+    Ok(change)
 }
 
 /// What was set after a flush; without any, the cookie is taken back.
@@ -245,7 +275,10 @@ fn create(manager: &SessionManager, record: &Record) -> Result<CookieChange, Ses
     loop {
         let id = Id::generate()?;
         match manager.store.create(&id, record) {
-            Ok(_) => return Ok(CookieChange::HandOut(id, lifetime(record))),
+            Ok(_) => {
+                manager.uses(&id);
+                return Ok(CookieChange::HandOut(id, lifetime(record)));
+            }
             // Once in 2^64 sessions; a store that says so for ever is no store.
             Err(StoreError::Exists) => {}
             Err(error) => return Err(error.into()),

@@ -14,6 +14,7 @@ mod record;
 #[allow(clippy::module_inception)]
 mod session;
 mod store;
+mod witness;
 
 pub use access::Access;
 pub use codec::CodecError;
@@ -28,3 +29,4 @@ pub use record::Record;
 pub(crate) use record::{Millis, is_over, now};
 pub use session::Session;
 pub use store::{Guard, Saved, Store, StoreError, Stored, Swept, Version};
+pub(crate) use witness::{Happening, Patience, Witness};

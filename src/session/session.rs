@@ -351,6 +351,7 @@ impl Session {
                 manager.store.load(&id)?
             };
             if let Some(stored) = stored {
+                manager.uses(&id);
                 return Ok(Some(Base { id, record: stored.record, version: stored.version }));
             }
         }

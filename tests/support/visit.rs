@@ -26,6 +26,7 @@ pub struct Answer {
     pub status: u16,
     /// `name=value` of the cookie that was set; an empty value where it was taken back.
     pub set_cookie: Option<String>,
+    pub retry_after: Option<String>,
     pub body: String,
 }
 
@@ -202,6 +203,7 @@ fn http(method: &str, target: &str, cookie: Option<&str>, form: &str) -> String 
 struct Head {
     status: Option<u16>,
     set_cookie: Option<String>,
+    retry_after: Option<String>,
     length: Option<usize>,
     close: bool,
 }
@@ -222,6 +224,7 @@ fn read_head(stream: &mut impl io::BufRead) -> io::Result<Head> {
         } else if let Some((name, value)) = line.split_once(": ") {
             match name.to_ascii_lowercase().as_str() {
                 "set-cookie" => head.set_cookie = value.split(';').next().map(str::to_owned),
+                "retry-after" => head.retry_after = Some(value.to_owned()),
                 "content-length" => head.length = value.parse().ok(),
                 "connection" => head.close = value.eq_ignore_ascii_case("close"),
                 _ => {}
@@ -254,5 +257,5 @@ fn read_cgi(stream: impl io::Read) -> io::Result<Answer> {
 fn answer(head: &Head, body: Vec<u8>) -> io::Result<Answer> {
     let status = head.status.ok_or_else(|| io::Error::other("no status"))?;
     let body = String::from_utf8(body).map_err(io::Error::other)?;
-    Ok(Answer { status, set_cookie: head.set_cookie.clone(), body })
+    Ok(Answer { status, set_cookie: head.set_cookie.clone(), retry_after: head.retry_after.clone(), body })
 }

@@ -8,6 +8,7 @@ mod clock;
 mod crew;
 mod deadlines;
 mod handoff;
+mod locks;
 mod master;
 mod notify;
 mod parking;
@@ -40,6 +41,8 @@ pub(crate) struct PoolOptions {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) slow_request: Option<Duration>,
+    /// How many workers may hold and wait for one session; `None`: half of them.
+    pub(crate) max_per_session: Option<usize>,
     pub(crate) graceful_timeout: Duration,
     /// What this process becomes at a reload.
     pub(crate) program: Program,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::PoolOptions;
 use super::attendant::Attendant;
+use super::locks::Locks;
 use super::scoreboard::{Desk, Scoreboard, Slot};
 use super::shelf::Shelf;
 use crate::host::Host;
@@ -69,6 +70,7 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         return if failure.lasting { EXIT_BOOT_CONFIGURATION } else { EXIT_BOOT };
     }
     let options = setting.options;
+    setting.host.set_witness(Arc::new(Locks::new(setting.board, setting.number, options.max_per_session)));
     let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request);
     let shelf = Some(Arc::clone(setting.shelf));
     let attendant =

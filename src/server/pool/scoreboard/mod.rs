@@ -16,19 +16,21 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use rustix::process::Pid;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(super) use self::desk::Desk;
 pub(super) use self::name::session_name;
 pub(super) use self::slot::{LockState, Slot, Work};
 pub(super) use self::tally::{BOUNDS, Count, Totals};
 use crate::server::options::MAX_WORKERS;
+use crate::session::Id;
 use crate::sys::shared::Shared;
 use crate::sys::{descriptor, process};
 
 /// Words of a slot, and of what concerns all, which comes before the first slot.
 const SLOT: usize = 128;
 /// Changes whenever the meaning of a word does. `LAST` and `STOPPING` keep their places in every layout.
-const LAYOUT: u64 = 0x636c_6f61_6b00_0003;
+const LAYOUT: u64 = 0x636c_6f61_6b00_0004;
 
 /// What concerns all; what changes often has a cache line of its own.
 const LAYOUT_AT: usize = 0;
@@ -236,6 +238,11 @@ impl Scoreboard {
     /// What session IDs are hashed with, so that they can be told apart in reports and not be recognised.
     pub(super) fn salt(&self) -> u64 {
         self.words()[SALT].load(Relaxed)
+    }
+
+    /// As what a session is known on the board; never 0.
+    pub(super) fn key(&self, id: &Id) -> u64 {
+        xxh3_64_with_seed(id.as_bytes(), self.salt()).max(1)
     }
 
     /// When the pool was started, in milliseconds since 1970.

@@ -24,11 +24,20 @@ const LOCK_KEY: usize = 13;
 const TOLD: usize = 14;
 const PID: usize = 15;
 const WISH: usize = 16;
-const TEXT: usize = 17;
+const LEFT_KEY: usize = 17;
+const LEFT_AT: usize = 18;
+const SESSION: usize = 19;
+const TEXT: usize = 20;
 const TEXT_WORDS: usize = 32;
 pub(super) const TEXT_BYTES: usize = TEXT_WORDS * 8;
 /// What is counted.
 const TALLY: usize = TEXT + TEXT_WORDS;
+
+/// What a worker has to do with a lock takes so many bits of its word; above it is counted how often that changed.
+const LOCK_BITS: u32 = 2;
+const LOCK_MASK: u64 = (1 << LOCK_BITS) - 1;
+const WAITS: u64 = 1;
+const HOLDS: u64 = 2;
 
 /// Nobody has the slot, or its worker is not ready yet.
 const BOOTING: u64 = 0;
@@ -148,6 +157,7 @@ impl Slot {
     pub(super) fn begin(&self) {
         self.words[STARTED].store(now(), Relaxed);
         self.words[EXTENSION].store(0, Relaxed);
+        self.words[SESSION].store(0, Relaxed);
     }
 
     /// Puts the deadlines of the request at work off by so many milliseconds more.
@@ -222,26 +232,54 @@ impl Slot {
 
     /// What the worker has to do with the lock of which session, and since when.
     pub(in crate::server::pool) fn lock(&self) -> (LockState, u64, u64) {
-        let state = match self.words[LOCK].load(Acquire) {
-            1 => LockState::Waits,
-            2 => LockState::Holds,
-            _ => LockState::None,
-        };
-        (state, self.words[LOCK_KEY].load(Relaxed), self.words[LOCK_SINCE].load(Relaxed))
+        loop {
+            let word = self.words[LOCK].load(Acquire);
+            let state = match word & LOCK_MASK {
+                WAITS => LockState::Waits,
+                HOLDS => LockState::Holds,
+                _ => return (LockState::None, 0, 0),
+            };
+            let (key, since) = (self.words[LOCK_KEY].load(Acquire), self.words[LOCK_SINCE].load(Acquire));
+            // Unless it has changed meanwhile the three belong together.
+            if self.words[LOCK].load(Acquire) == word {
+                return (state, key, since);
+            }
+        }
+    }
+
+    /// The lock of which session the worker gave back last, and when.
+    pub(in crate::server::pool) fn left(&self) -> (u64, u64) {
+        (self.words[LEFT_KEY].load(Acquire), self.words[LEFT_AT].load(Acquire))
     }
 
     /// To be called by the worker: what it has to do with the lock of the session `key` from now on. Who waits has
-    /// waited since it first said so.
+    /// waited since it first said so; who gives a lock back says so before it does.
     pub(in crate::server::pool) fn set_lock(&self, state: LockState, key: u64) {
-        match state {
-            LockState::None => self.words[LOCK].store(0, Release),
-            LockState::Waits | LockState::Holds => {
-                self.words[LOCK].store(0, Release);
-                self.words[LOCK_KEY].store(key, Release);
-                self.words[LOCK_SINCE].store(now(), Release);
-                self.words[LOCK].store(if state == LockState::Waits { 1 } else { 2 }, Release);
-            }
+        let before = self.words[LOCK].load(Relaxed);
+        let turn = (before >> LOCK_BITS).wrapping_add(1) << LOCK_BITS;
+        if before & LOCK_MASK == HOLDS {
+            self.words[LEFT_AT].store(now(), Release);
+            self.words[LEFT_KEY].store(self.words[LOCK_KEY].load(Relaxed), Release);
         }
+        self.words[LOCK].store(turn, Release);
+        let state = match state {
+            LockState::None => return,
+            LockState::Waits => WAITS,
+            LockState::Holds => HOLDS,
+        };
+        self.words[LOCK_KEY].store(key, Release);
+        self.words[LOCK_SINCE].store(now(), Release);
+        self.words[LOCK].store(turn | state, Release);
+    }
+
+    /// The session that the request at work, or the last one, has used, as a key; 0: none.
+    pub(in crate::server::pool) fn session(&self) -> u64 {
+        self.words[SESSION].load(Relaxed)
+    }
+
+    /// To be called by the worker.
+    pub(in crate::server::pool) fn set_session(&self, key: u64) {
+        self.words[SESSION].store(key, Relaxed);
     }
 
     /// What its workers have counted.
