@@ -99,19 +99,21 @@ fn serve_one(
         }
     }
     let limits = application.limits();
-    let (head, body) = match receive(stream, limits, buffers) {
+    let (head, body) = match receive(stream, limits, activity, buffers) {
         Ok(received) => received,
         Err(Unserved::Gone) => return Left::Closed,
-        Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, buffers),
+        Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
     let mut exchange = head.exchange;
     let (parts, response) = match answer(head.meta, body, Front::Http, application, activity) {
         Ok(answer) => answer,
-        Err(error) => return refuse(stream, &error, exchange, limits, buffers),
+        Err(error) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
     exchange.keep_alive &= !is_last && !activity.stopping();
     let mut writer = stream.writer(limits.write_timeout);
-    match reply::http(&mut writer, response, Some(&parts), exchange, buffers) {
+    let result = reply::http(&mut writer, response, Some(&parts), exchange, buffers);
+    activity.replied(&buffers.sent.to(parts.client_address));
+    match result {
         Ok(true) => Left::Open,
         Ok(false) if !buffers.pending.is_empty() => Left::Unread,
         // The client may have sent another request before it read that this one was the last.
@@ -125,7 +127,20 @@ fn serve_one(
 }
 
 /// Reads one request, of which some bytes are in `buffers.pending`; what follows it is left there.
-fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(Head, Body), Unserved> {
+fn receive(
+    stream: &Stream,
+    limits: &Limits,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Result<(Head, Body), Unserved> {
+    let mut head = receive_head(stream, limits, buffers)?;
+    activity.received(&head.meta);
+    let body = receive_body(stream, &mut head, limits, buffers)?;
+    Ok((head, body))
+}
+
+/// Reads one request head, of which some bytes may be there.
+fn receive_head(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Head, Unserved> {
     let broken = |error| Unserved::Refused(error, Exchange::BROKEN);
     let deadline = Instant::now() + limits.head_timeout;
     let mut scanner = HeadScanner::default();
@@ -140,9 +155,13 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(H
         }
     };
     let ends = Ends { peer: stream.peer(), local: stream.local() };
-    let mut head = http1::parse_head(&buffers.pending[..length], ends, limits).map_err(broken)?;
+    let head = http1::parse_head(&buffers.pending[..length], ends, limits).map_err(broken)?;
     buffers.pending.drain(..length);
+    Ok(head)
+}
 
+/// Reads the message-body of a request.
+fn receive_body(stream: &Stream, head: &mut Head, limits: &Limits, buffers: &mut Buffers) -> Result<Body, Unserved> {
     let exchange = head.exchange;
     let refused = |error| Unserved::Refused(error, exchange);
     let announced = if let Framing::Length(length) = head.framing { Some(length) } else { None };
@@ -176,8 +195,7 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(H
         head.meta.remove("HTTP_TRAILER");
         head.meta.push("CONTENT_LENGTH", collector.length().to_string());
     }
-    let body = collector.finish().map_err(refused)?;
-    Ok((head, body))
+    collector.finish().map_err(refused)
 }
 
 fn unserved(error: &io::Error, what: &'static str, exchange: Exchange) -> Unserved {
@@ -214,10 +232,19 @@ fn take_chunks(
     }
 }
 
-fn refuse(stream: &Stream, error: &GatewayError, exchange: Exchange, limits: &Limits, buffers: &mut Buffers) -> Left {
+fn refuse(
+    stream: &Stream,
+    error: &GatewayError,
+    exchange: Exchange,
+    limits: &Limits,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Left {
     let response = refusal("http", error);
     let exchange = Exchange { keep_alive: false, ..exchange };
-    match reply::http(&mut stream.writer(limits.write_timeout), response, None, exchange, buffers) {
+    let result = reply::http(&mut stream.writer(limits.write_timeout), response, None, exchange, buffers);
+    activity.replied(&buffers.sent.to(stream.peer().map(|peer| peer.ip())));
+    match result {
         Ok(_) => Left::Unread,
         Err(_) => Left::Closed,
     }

@@ -174,6 +174,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         slow_request: options.slow_request,
         max_per_session: options.max_per_session,
         graceful_timeout: options.graceful_timeout,
+        access_log: options.access_log.clone().map(|log| (log, options.access_log_format)),
         program,
     };
     let reporter = Reporter::new(status, options.status.as_ref());

@@ -25,7 +25,7 @@ use super::staff::{Backoff, Staff, Step};
 use super::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::host::Host;
 use crate::server::listener::Listener;
-use crate::server::options::MAX_WORKERS;
+use crate::server::options::{AccessLog, MAX_WORKERS};
 use crate::sys::deadline::EXIT_TIMED_OUT;
 use crate::sys::log::log;
 use crate::sys::process::{self, Death};
@@ -105,8 +105,8 @@ pub(super) fn run(
         (Signal::TTIN, Action::Tell),
         (Signal::TTOU, Action::Tell),
         (Signal::CHILD, Action::Tell),
-        // Their default would end the master, and careless log rotation sends the first.
-        (Signal::USR1, Action::Nothing),
+        (Signal::USR1, Action::Tell),
+        // Its default would end the master.
         (Signal::USR2, Action::Nothing),
         (Signal::PIPE, Action::Ignore),
     ])?;
@@ -236,7 +236,9 @@ impl Master<'_> {
         if signal == Signal::CHILD {
             return; // Who died is asked for in each turn.
         }
-        if signal == Signal::INT {
+        if signal == Signal::USR1 {
+            self.reopen_log();
+        } else if signal == Signal::INT {
             log!("master pid={pid} INT: stopping at once");
             self.stop(0, true);
         } else if self.stopping.is_some() {
@@ -250,6 +252,14 @@ impl Master<'_> {
             self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
             let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };
             log!("master pid={pid} {name}: workers={}", self.staff.range());
+        }
+    }
+
+    /// The workers open the access log again, which has another name by now.
+    fn reopen_log(&self) {
+        if let Some((AccessLog::File(path), _)) = &self.options.access_log {
+            log!("master pid={} USR1: reopening {}", self.pid.as_raw_nonzero(), path.display());
+            self.crew.iter().for_each(|member| process::kill(member.pid, Signal::USR1));
         }
     }
 

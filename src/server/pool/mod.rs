@@ -8,6 +8,7 @@ mod clock;
 mod crew;
 mod deadlines;
 mod handoff;
+mod journal;
 mod locks;
 mod master;
 mod notify;
@@ -29,7 +30,7 @@ pub(crate) use reload::{Program, rehearse};
 pub(crate) use reporter::Reporter;
 
 use super::listener::Listener;
-use super::options::Workers;
+use super::options::{AccessLog, AccessLogFormat, Workers};
 use crate::host::Host;
 
 /// What the pool is told.
@@ -44,6 +45,8 @@ pub(crate) struct PoolOptions {
     /// How many workers may hold and wait for one session; `None`: half of them.
     pub(crate) max_per_session: Option<usize>,
     pub(crate) graceful_timeout: Duration,
+    /// Where each request is written down, and in which form.
+    pub(crate) access_log: Option<(AccessLog, AccessLogFormat)>,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
 }

@@ -181,6 +181,8 @@ pub(super) struct Row {
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
+    /// The session that it uses, if it does by now.
+    pub(super) session: Option<String>,
     pub(super) age_seconds: f64,
 }
 
@@ -264,7 +266,8 @@ fn row(number: usize, slot: Slot, stopping: bool, board: Scoreboard, measure: &M
     };
     let request = work.map(|work| {
         let (method, path) = slot.text();
-        Request { method, path, age_seconds: since(work.started) }
+        let session = Some(slot.session()).filter(|&key| key != 0).map(|key| session_name(board.salt(), key));
+        Request { method, path, session, age_seconds: since(work.started) }
     });
     let lock = match slot.lock() {
         (LockState::None, ..) => None,

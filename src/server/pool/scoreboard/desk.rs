@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::name::session_name;
 use super::slot::Slot;
 use super::tally::Count;
-use crate::server::activity::Activity;
+use crate::message::MetaVariables;
+use crate::server::activity::{Activity, Reply};
 use crate::server::pool::clock::now_micros;
+use crate::server::pool::journal::Journal;
 use crate::sys::deadline::{Answer, Words};
 use crate::sys::log::log;
 use crate::sys::process::id;
@@ -28,11 +31,13 @@ pub(in crate::server::pool) struct Desk {
     /// How many requests this worker serves before it leaves.
     limit: u64,
     /// Requests that take longer are named in the log.
-    slow: Duration,
+    threshold: Duration,
+    /// Where each request is written down, and what the names of sessions are made with.
+    journal: Option<(Journal, u64)>,
 }
 
 impl Desk {
-    pub(in crate::server::pool) fn new(slot: Slot, limit: u64, slow: Option<Duration>) -> Self {
+    pub(in crate::server::pool) fn new(slot: Slot, limit: u64, threshold: Option<Duration>) -> Self {
         Self {
             slot,
             words: slot.deadline(),
@@ -42,7 +47,20 @@ impl Desk {
             served: Cell::new(0),
             began: Cell::new(0),
             limit,
-            slow: slow.unwrap_or(Duration::MAX),
+            threshold: threshold.unwrap_or(Duration::MAX),
+            journal: None,
+        }
+    }
+
+    /// Writes each request down; `salt` is what the names of sessions are made with.
+    pub(in crate::server::pool) fn keep_journal(&mut self, journal: Journal, salt: u64) {
+        self.journal = Some((journal, salt));
+    }
+
+    /// Opens the access log anew, if the master has asked for it.
+    pub(in crate::server::pool) fn reopen_journal(&self) {
+        if let Some((journal, _)) = &self.journal {
+            journal.reopen_if_asked();
         }
     }
 
@@ -50,6 +68,9 @@ impl Desk {
     pub(in crate::server::pool) fn attend(&self, client: RawFd, answer: Answer) {
         self.client.set(client);
         self.answer.set(answer);
+        if let Some((journal, _)) = &self.journal {
+            journal.forget();
+        }
     }
 
     /// The connection is served.
@@ -76,6 +97,23 @@ impl Desk {
 }
 
 impl Activity for Desk {
+    fn received(&self, meta: &MetaVariables) {
+        if let Some((journal, _)) = &self.journal {
+            // Of the request before this one.
+            self.slot.set_session(0);
+            journal.note(meta);
+        }
+    }
+
+    fn replied(&self, reply: &Reply) {
+        let Some((journal, salt)) = &self.journal else { return };
+        let session = self.slot.session();
+        let session = (session != 0).then(|| session_name(*salt, session));
+        if !journal.write(reply, session.as_deref()) {
+            self.slot.tally().add(Count::LostLines, 1);
+        }
+    }
+
     fn begin(&self, method: &Method, path: &str) {
         self.quiet();
         let number = self.served.get() + 1;
@@ -95,7 +133,7 @@ impl Activity for Desk {
         self.quiet();
         let micros = now_micros().saturating_sub(self.began.get());
         self.slot.tally().request(status, micros);
-        if Duration::from_micros(micros) > self.slow {
+        if Duration::from_micros(micros) > self.threshold {
             self.slot.tally().add(Count::Slow, 1);
             let (method, path) = self.slot.text();
             let age = Duration::from_micros(micros).as_secs_f64();
