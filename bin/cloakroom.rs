@@ -10,6 +10,7 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use cloakroom::admin::{self, StatusForm};
+use cloakroom::session::Swept;
 use cloakroom::{Address, Error};
 
 /// Usage: trying again does not help.
@@ -34,11 +35,9 @@ fn main() -> ExitCode {
 
 fn sweep(matches: &ArgMatches) -> ExitCode {
     let directory: &PathBuf = matches.get_one("sessions").expect("clap asks for it");
-    match admin::sweep(directory, matches.get_one("idle").copied()) {
-        Ok(swept) if matches.get_flag("json") => {
-            print(&format!("{{\"deleted\":{},\"remaining\":{}}}\n", swept.deleted, swept.remaining))
-        }
-        Ok(swept) => print(&format!("swept: deleted {}, remaining {}\n", swept.deleted, swept.remaining)),
+    let time = |name| matches.get_one(name).copied();
+    match admin::sweep(directory, time("idle"), time("budget")) {
+        Ok(swept) => print(&if matches.get_flag("json") { json(swept) } else { text(swept) }),
         Err(error) => fail(EXIT_TEMPORARY, Error::from(error)),
     }
 }
@@ -101,6 +100,22 @@ impl Screen {
     }
 }
 
+fn text(swept: Option<Swept>) -> String {
+    let Some(swept) = swept else { return "skipped: another process is sweeping this directory\n".to_owned() };
+    let Swept { deleted, remaining, .. } = swept;
+    // How far behind says something only where something was behind.
+    let lag = if deleted == 0 { String::new() } else { format!(", lag {:.1}s", swept.lag.as_secs_f64()) };
+    let more = if swept.complete { "" } else { ", to be continued" };
+    format!("swept: deleted {deleted}, remaining {remaining}{lag}{more}\n")
+}
+
+fn json(swept: Option<Swept>) -> String {
+    let Some(swept) = swept else { return "{\"skipped\":true}\n".to_owned() };
+    let Swept { deleted, remaining, complete, .. } = swept;
+    let lag = swept.lag.as_secs_f64();
+    format!("{{\"deleted\":{deleted},\"remaining\":{remaining},\"complete\":{complete},\"lag\":{lag:.3}}}\n")
+}
+
 fn print(text: &str) -> ExitCode {
     let mut stdout = std::io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -126,22 +141,17 @@ fn mistake(error: &clap::Error) -> String {
     format!("{first} (see --help)")
 }
 
-/// `90s`, `30m`, `12h` or `7d`. A bare number is refused: it is minutes in one tool and seconds in the next.
+/// `500ms`, `90s`, `30m`, `12h` or `7d`. A bare number is refused: it is minutes in one tool and seconds in the next.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number with s, m, h or d behind it, such as 30m".to_owned();
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let digits = &text[..text.len() - 1];
+    let wrong = || "expected a number with ms, s, m, h or d behind it, such as 30m".to_owned();
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
+    let split = |(name, unit)| text.strip_suffix(name).map(|digits| (digits, unit));
+    let (digits, unit) = units.into_iter().find_map(split).ok_or_else(wrong)?;
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(wrong());
     }
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 fn command() -> Command {
@@ -155,14 +165,19 @@ fn command() -> Command {
         Arg::new("idle").long("idle").value_name("TIME").value_parser(ValueParser::new(duration)).help(
             "Delete what was last used so long ago: 90s, 30m, 12h, 7d [default: what is over by its own timeouts]",
         );
+    let budget = Arg::new("budget").long("budget").value_name("TIME").value_parser(ValueParser::new(duration)).help(
+        "Stop after this time: 50ms, 2s; the next sweep with a budget goes on from there [default: go through all]",
+    );
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON");
     let sweep = Command::new("sweep")
         .about("Deletes sessions that are over; one that is in use is left as it is")
         .after_help(
-            "Run it regularly, as the user that the application runs as; it may run while the application does.\n\
-             Prints: swept: deleted D, remaining R",
+            "Run it regularly where no pool does so (--sweep-every), as the user that the application runs as; it may\n\
+             run while the application does. Where another process is sweeping the directory it leaves that to it.\n\
+             Prints: swept: deleted D, remaining R, lag 12.3s\n\
+             (lag: how long the longest overdue of the deleted had been over), or: skipped: ...",
         )
-        .args([sessions, idle, json]);
+        .args([sessions, idle, budget, json]);
     let address = Arg::new("address")
         .value_name("ADDR")
         .required(true)
@@ -195,13 +210,26 @@ mod tests {
 
     #[test]
     fn a_time_has_a_unit() {
+        assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("30m"), Ok(Duration::from_secs(1800)));
         assert_eq!(duration("12h"), Ok(Duration::from_secs(43200)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in
-            ["", "30", "m", "-1m", "+1m", "1.5h", "1w", "30 m", "30é", "99999999999999999999s", "999999999999999999d"]
-        {
+        for bad in [
+            "",
+            "30",
+            "m",
+            "ms",
+            "5 ms",
+            "-1m",
+            "+1m",
+            "1.5h",
+            "1w",
+            "30 m",
+            "30é",
+            "99999999999999999999s",
+            "999999999999999999d",
+        ] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
     }

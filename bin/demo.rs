@@ -34,6 +34,7 @@ fn host(store: DirectoryStore) -> Host {
     Host::new(move |request, session| demo.respond(request, session))
         .sessions(store)
         .access(access)
+        .on_soft_timeout(|late| eprintln!("demo: {} {} takes long", late.method, late.path))
         // Session3's rule: before somebody logs in or asks to be kept, nothing is stored.
         .has_info(|record| record.user().is_some() || matches!(record.get("keep"), Ok(Some(true))))
 }

@@ -37,7 +37,7 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use gateway::{GatewayError, Limits};
-pub use host::Host;
+pub use host::{Host, Late};
 pub use message::{Body, MessageError, Request, Response};
 pub use server::{AccessLog, AccessLogFormat, Address, AddressError, Options, OptionsError, Workers};
 pub use session::{Access, CookiePolicy, Expiry, Id, Session, SessionError, Store, StoreError};

@@ -75,7 +75,12 @@ fn fails(command: &mut Command, status: i32) -> String {
 fn sweep_deletes_what_is_idle_and_counts_the_rest() {
     let directory = Directory::new();
     let (old, new) = (directory.session(HOUR), directory.session(Duration::ZERO));
-    sweep(directory.path(), &["--idle", "30m"]).assert().code(0).stdout("swept: deleted 1, remaining 1\n").stderr("");
+    let output = sweep(directory.path(), &["--idle", "30m"]).assert().code(0).stderr("").get_output().clone();
+    // Half an hour is what an hour lags behind a half.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lag = text.strip_prefix("swept: deleted 1, remaining 1, lag ").and_then(|rest| rest.strip_suffix("s\n"));
+    let lag: f64 = lag.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    assert!((1800.0..1860.0).contains(&lag), "{text}");
     assert!(!directory.store().exists(&old).unwrap());
     assert!(directory.store().exists(&new).unwrap());
     sweep(directory.path(), &["--idle=30m"]).assert().code(0).stdout("swept: deleted 0, remaining 1\n");
@@ -94,8 +99,47 @@ fn sweep_speaks_json() {
     let directory = Directory::new();
     directory.session(HOUR);
     let output = sweep(directory.path(), &["--json", "--idle", "1800s"]).assert().code(0).get_output().clone();
-    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(value, serde_json::json!({"deleted": 1, "remaining": 0}));
+    let mut value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lag = value.as_object_mut().unwrap().remove("lag").unwrap().as_f64().unwrap();
+    assert!((1800.0..1860.0).contains(&lag), "{lag}");
+    assert_eq!(value, serde_json::json!({"deleted": 1, "remaining": 0, "complete": true}));
+}
+
+#[test]
+fn one_sweep_at_a_time() {
+    let directory = Directory::new();
+    directory.session(HOUR);
+    let sweeper = fs::File::open(directory.path()).unwrap();
+    sweeper.lock().unwrap();
+    let said = "skipped: another process is sweeping this directory\n";
+    sweep(directory.path(), &["--idle", "30m"]).assert().code(0).stdout(said).stderr("");
+    sweep(directory.path(), &["--json"]).assert().code(0).stdout("{\"skipped\":true}\n").stderr("");
+    drop(sweeper);
+    sweep(directory.path(), &["--idle", "30m", "--json"]).assert().code(0);
+    assert_eq!(directory.store().iter().unwrap().count(), 0);
+}
+
+/// Each is another process.
+#[test]
+fn sweeps_with_a_budget_go_on_from_each_other() {
+    let directory = Directory::new();
+    (0..30).for_each(|n| _ = directory.session(if n % 2 == 0 { HOUR } else { Duration::ZERO }));
+    let mut deleted = 0;
+    for turn in 0.. {
+        let budget = ["--idle", "30m", "--budget", "0ms", "--json"];
+        let output = sweep(directory.path(), &budget).assert().code(0).get_output().clone();
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        deleted += value["deleted"].as_u64().unwrap();
+        if value["complete"].as_bool().unwrap() {
+            break;
+        }
+        assert!(turn < 50, "it does not get on");
+    }
+    assert_eq!(deleted, 15);
+    let output = sweep(directory.path(), &["--budget", "0s"]).assert().code(0).get_output().clone();
+    assert!(String::from_utf8(output.stdout).unwrap().ends_with(", to be continued\n"));
+    sweep(directory.path(), &["--budget=1m"]).assert().code(0);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 15);
 }
 
 #[test]
@@ -107,7 +151,8 @@ fn a_session_in_use_is_skipped() {
     sweep(directory.path(), &["--idle", "1s"]).assert().code(0).stdout("swept: deleted 0, remaining 1\n");
     assert!(directory.store().exists(&id).unwrap());
     drop(guard);
-    sweep(directory.path(), &["--idle", "1s"]).assert().code(0).stdout("swept: deleted 1, remaining 0\n");
+    sweep(directory.path(), &["--idle", "1s"]).assert().code(0);
+    assert!(!directory.store().exists(&id).unwrap());
 }
 
 #[test]
@@ -130,6 +175,7 @@ fn wrong_usage_is_told_in_one_line() {
         (&["sweep", "--sessions", "/x", "--idle"], "--idle"),
         (&["sweep", "--sessions", "/x", "--idle", "30"], "--idle"),
         (&["sweep", "--sessions", "/x", "--idle", "-3m"], ""),
+        (&["sweep", "--sessions", "/x", "--budget", "50"], "--budget"),
         (&["sweep", "--sessions", "/x", "--idle", "99999999999999999999d"], "--idle"),
         (&["sweep", "--sessions", "/x", "--dry"], "--dry"),
         (&["sweep", "--sessions", "/x", "more"], "more"),
@@ -200,7 +246,7 @@ fn help_and_version() {
     assert!(help.contains("sweep") && help.contains("111"), "{help}");
     let help = cloakroom(&["sweep", "--help"]).assert().code(0).stderr("").get_output().stdout.clone();
     let help = String::from_utf8(help).unwrap();
-    assert!(["--sessions", "--idle", "--json", "30m"].iter().all(|word| help.contains(word)), "{help}");
+    assert!(["--sessions", "--idle", "--budget", "--json", "30m"].iter().all(|word| help.contains(word)), "{help}");
     cloakroom(&["--version"])
         .assert()
         .code(0)

@@ -30,7 +30,7 @@ pub(super) fn read(_: &Demo, _: &mut Request, session: &mut Session) -> Result<R
 }
 
 /// Reads the counter, takes its time, and then, if asked to, adds one to a value in the plainest way there is: get and
-/// insert. Everything between the first access and the commit can run into other requests.
+/// insert. Everything between the first access and the commit can run into other requests. `extend` puts the deadline off.
 pub(super) fn slow(_: &Demo, request: &mut Request, session: &mut Session) -> Result<Response> {
     // A form is read before the session is opened: a slow client must not hold the session's lock.
     let form = if request.method() == Method::POST { form_if_any(request)? } else { Form::default() };
@@ -46,6 +46,9 @@ pub(super) fn slow(_: &Demo, request: &mut Request, session: &mut Session) -> Re
         return refuse("write: expected 1 to 64 letters, digits, '_', '-' or '.', and not 'keep'");
     }
 
+    if let Some(more) = value("extend").and_then(|ms| ms.parse().ok()) {
+        request.extend_deadline(Duration::from_millis(more));
+    }
     let counter = count(session)?;
     thread::sleep(Duration::from_millis(ms));
     let Some(key) = key else { return Ok(Response::text(format!("Counter: {counter}\n"))) };

@@ -38,20 +38,27 @@ pub enum AdminError {
 }
 
 /// Deletes the sessions in `directory` that were last used at least `idle` ago; without it, those that are over by
-/// their own timeouts. A session that is in use is left as it is.
+/// their own timeouts. A session that is in use is left as it is. With a `budget` it ends when that time is over, and the
+/// next one goes on from there. `None`: another process is sweeping this directory now.
 ///
 /// Meant to run beside any number of processes that serve the same sessions, and as the user that they run as.
 ///
 /// ```no_run
 /// # use std::time::Duration;
-/// let swept = cloakroom::admin::sweep("/var/lib/counter/sessions", Some(Duration::from_secs(30 * 60)))?;
-/// println!("{} are gone, {} remain", swept.deleted, swept.remaining);
+/// match cloakroom::admin::sweep("/var/lib/counter/sessions", Some(Duration::from_secs(30 * 60)), None)? {
+///     Some(swept) => println!("{} are gone, {} remain", swept.deleted, swept.remaining),
+///     None => println!("somebody else is at it"),
+/// }
 /// # Ok::<(), cloakroom::admin::AdminError>(())
 /// ```
-pub fn sweep(directory: impl AsRef<Path>, idle: Option<Duration>) -> Result<Swept, AdminError> {
+pub fn sweep(
+    directory: impl AsRef<Path>,
+    idle: Option<Duration>,
+    budget: Option<Duration>,
+) -> Result<Option<Swept>, AdminError> {
     let path = directory.as_ref();
     std::fs::read_dir(path).map_err(|source| AdminError::NoDirectory { path: path.to_owned(), source })?;
     let store = DirectoryStore::at(path);
     store.setup()?;
-    Ok(store.delete_old_sessions(idle)?)
+    Ok(store.sweep(idle, budget)?)
 }

@@ -83,6 +83,7 @@ pub(crate) fn request(mut meta: MetaVariables, body: Body, front: Front, site: &
         headers: OnceLock::new(),
         path: OnceLock::new(),
         uri: OnceLock::new(),
+        deadline: crate::message::Deadline::default(),
     };
     Ok(Request::new(Arc::new(parts), body))
 }

@@ -18,6 +18,8 @@ use crate::message::{FormLimits, Request, Response};
 use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store, Witness};
 
 type Application = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
+/// What is called when a request takes long.
+pub(crate) type SoftTimeoutHook = dyn Fn(&Late) + Send + Sync;
 type AccessRule = dyn Fn(&Request) -> Access + Send + Sync;
 
 /// An application with its sessions and settings: what the servers serve.
@@ -39,12 +41,25 @@ type AccessRule = dyn Fn(&Request) -> Access + Send + Sync;
 pub struct Host {
     application: Box<Application>,
     access: Option<Box<AccessRule>>,
+    soft_timeout_hook: Option<Arc<SoftTimeoutHook>>,
     store: Option<Arc<dyn Store>>,
     /// Made from the settings before the first request.
     manager: Option<Arc<SessionManager>>,
     settings: Settings,
     limits: Limits,
     site: Site,
+}
+
+/// A request that takes long.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Late {
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query; the end of a very long one is missing.
+    pub path: String,
+    /// How long the application has been at it.
+    pub age: Duration,
 }
 
 /// What becomes the session manager.
@@ -67,6 +82,7 @@ impl Host {
         Self {
             application: Box::new(application),
             access: None,
+            soft_timeout_hook: None,
             store: None,
             manager: None,
             settings: Settings::default(),
@@ -91,6 +107,17 @@ impl Host {
     #[must_use]
     pub fn access(mut self, rule: impl Fn(&Request) -> Access + Send + Sync + 'static) -> Self {
         self.access = Some(Box::new(rule));
+        self
+    }
+
+    /// What is called when a request takes longer than the pool's soft timeout (`--soft-timeout`): to write down what the
+    /// application is busy with, or to set a flag that it looks at.
+    ///
+    /// It is called in a thread of its own, as the worker's own is busy with the request, once for each such request. The
+    /// hard deadline comes later ([`Request::deadline`]); [`Request::extend_deadline`] puts both off.
+    #[must_use]
+    pub fn on_soft_timeout(mut self, hook: impl Fn(&Late) + Send + Sync + 'static) -> Self {
+        self.soft_timeout_hook = Some(Arc::new(hook));
         self
     }
 
@@ -166,6 +193,10 @@ impl Host {
 
     pub(crate) fn current_limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(crate) fn soft_timeout_hook(&self) -> Option<&Arc<SoftTimeoutHook>> {
+        self.soft_timeout_hook.as_ref()
     }
 
     pub(crate) fn site(&self) -> &Site {

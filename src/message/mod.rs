@@ -5,6 +5,7 @@
 mod body;
 pub(crate) mod conditional;
 mod cookies;
+mod deadline;
 mod error;
 mod file;
 mod form;
@@ -16,6 +17,7 @@ mod upload;
 
 pub use body::Body;
 pub use cookie::{Cookie, SameSite};
+pub(crate) use deadline::{Clock, Deadline};
 pub use error::MessageError;
 pub use form::{Form, FormLimits};
 pub use meta::MetaVariables;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Uri};
 
-use super::{Body, Form, FormLimits, MessageError, MetaVariables};
+use super::{Body, Deadline, Form, FormLimits, MessageError, MetaVariables};
 
 /// A request: meta-variables, the header fields and paths derived from them, and a message-body to be read once.
 ///
@@ -33,6 +34,7 @@ pub(crate) struct RequestParts {
     pub(crate) headers: OnceLock<HeaderMap>,
     pub(crate) path: OnceLock<String>,
     pub(crate) uri: OnceLock<Uri>,
+    pub(crate) deadline: Deadline,
 }
 
 impl Request {
@@ -105,6 +107,19 @@ impl Request {
     /// The address of the client: `REMOTE_ADDR`, or what a trusted proxy forwarded.
     pub fn client_address(&self) -> Option<IpAddr> {
         self.parts.client_address
+    }
+
+    /// When this request must be answered: the hard deadline (`--request-timeout`). What is not answered by then is given
+    /// up: the client gets 504, nothing is saved, and the worker is replaced. `None` where there is no such limit, as
+    /// under CGI, where the web server has its own.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.parts.deadline.at()
+    }
+
+    /// Puts both deadlines of this request off, by so much each time it is called: for work that is known to take long
+    /// and that shows that it goes on. A request that does not end is then given up so much later.
+    pub fn extend_deadline(&self, by: Duration) {
+        self.parts.deadline.extend(by);
     }
 
     /// `path` below the mount, as a link in a page needs it: `request.link("/login")`.
@@ -304,6 +319,7 @@ impl RequestParts {
             headers: OnceLock::new(),
             path: OnceLock::new(),
             uri: OnceLock::new(),
+            deadline: Deadline::default(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What a connection tells the worker that serves it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::message::MetaVariables;
+use crate::message::{Clock, MetaVariables};
 
 /// A response that was sent, or as much of it as the client took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub(crate) trait Activity {
     /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
     /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
     fn begin(&self, method: &Method, path: &str);
+    /// Who knows when the request that is about to begin must be answered.
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        None
+    }
     /// The application has answered and the session is committed.
     fn end(&self, status: StatusCode);
     /// A request has been answered, also one that was refused and is nobody's [`begin`](Self::begin).

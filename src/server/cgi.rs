@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -17,15 +18,19 @@ use crate::gateway::{Front, GatewayError, decimal};
 use crate::host::Host;
 use crate::message::{Body, MetaVariables};
 use crate::sys::log::log;
-use crate::sys::{descriptor, environment};
+use crate::sys::signal::{self, Blocked};
+use crate::sys::{descriptor, environment, process};
 
 /// A response was written, whatever its status.
 const DONE: u8 = 0;
 /// Nobody took the response.
 const NO_STDOUT: u8 = 111;
+/// How long a sweep may take.
+const SWEEP_BUDGET: Duration = Duration::from_millis(50);
 
-/// Serves the request that this process was started for; returns the exit status.
-pub(super) fn serve(host: &Host) -> u8 {
+/// Serves the request that this process was started for; returns the exit status. One in `sweep_one_in` sweeps after
+/// that; 0: none.
+pub(super) fn serve(host: &Host, sweep_one_in: u64) -> u8 {
     let mut stdout = match descriptor::take_stdout() {
         Ok(stdout) => stdout,
         Err(error) => {
@@ -35,6 +40,12 @@ pub(super) fn serve(host: &Host) -> u8 {
     };
     let mut buffers = Buffers::for_script();
     let result = respond(host, &mut stdout, &mut buffers);
+    if sweep_one_in > 0 && is_chosen(sweep_one_in) {
+        // Apache sends TERM as soon as it has seen the end of the response.
+        let _blocked = Blocked::all();
+        drop(stdout);
+        sweep(host);
+    }
     match result {
         Ok(()) => DONE,
         // The server sees the end of stdout either way; at least the exit status says that it is not the end of the page.
@@ -43,6 +54,36 @@ pub(super) fn serve(host: &Host) -> u8 {
             log!("cgi: write response: {error}");
             NO_STDOUT
         }
+    }
+}
+
+/// Whether this process is one in so many, by its ID and the time: nobody can choose both, and no state is needed.
+fn is_chosen(one_in: u64) -> bool {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let mixed = time.tv_nsec.cast_unsigned() ^ u64::from(std::process::id()) << 32;
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(one_in)
+}
+
+/// Sweeps for a moment, in a process of its own: servers wait for the end of this one, of its stdout, and some of its
+/// stderr, before the client's next request on the same connection has its turn.
+fn sweep(host: &Host) {
+    let Some(store) = host.store().filter(|store| store.is_multiprocess_safe()) else { return };
+    let child = process::spawn(|| {
+        signal::unblock_all();
+        // Not of the server's process group, which it may kill.
+        let _ = rustix::process::setsid();
+        if let Err(error) = descriptor::let_go_of_stdio() {
+            log!("cgi: no sweep: let go of stdio: {error}");
+            return 1;
+        }
+        process::give_way();
+        if let Err(error) = store.sweep(None, Some(SWEEP_BUDGET)) {
+            log!("cgi: sweep failed: {}", crate::error::Error::from(error));
+        }
+        0
+    });
+    if let Err(error) = child {
+        log!("cgi: no sweep: {error}");
     }
 }
 
@@ -164,6 +205,15 @@ impl Read for Stdin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_in_so_many_is_chosen() {
+        let chosen = |one_in| (0..10_000).filter(|_| is_chosen(one_in)).count();
+        assert_eq!(chosen(1), 10_000);
+        let (some, few) = (chosen(4), chosen(1000));
+        assert!((1_500..3_500).contains(&some) && few < 100, "{some} {few}");
+        assert_eq!(chosen(u64::MAX), 0);
+    }
 
     #[test]
     fn without_content_length_there_is_no_body() {

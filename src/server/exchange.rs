@@ -47,6 +47,9 @@ pub(super) fn answer(
     activity: &dyn Activity,
 ) -> Result<(Arc<RequestParts>, Response), GatewayError> {
     let (parts, body) = gateway::request(meta, body, front, application.site())?.into_parts();
+    if let Some(clock) = activity.clock() {
+        parts.deadline.set(clock);
+    }
     activity.begin(&parts.method, parts.path());
     let response = application.respond(Request::new(Arc::clone(&parts), body));
     activity.end(response.status());

@@ -10,17 +10,18 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use serde::{Deserialize, Serialize};
 
 use super::stream::Stream;
 use crate::sys::log::log;
-use crate::sys::{descriptor, environment, socket};
+use crate::sys::{descriptor, environment, lock, socket};
 
 /// Where a server listens: `HOST:PORT` or `unix:PATH`.
 ///
@@ -116,6 +117,9 @@ pub(crate) struct SocketOptions {
     pub(crate) mode: u32,
 }
 
+/// How long a bind waits for another one in the same directory, which is over at once.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+
 /// A listening socket, not waiting: accept(2) on it never blocks.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -126,6 +130,7 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     inherited: bool,
     deferred: bool,
+    sealed: bool,
 }
 
 /// A listener on its way to another program.
@@ -209,7 +214,7 @@ impl Listener {
             // Connections inherit it: the last piece of a response does not wait for an acknowledgement.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
-        Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false })
+        Ok(Self { fd, protocol, local, name, file: None, inherited: false, deferred: false, sealed: false })
     }
 
     /// What another program needs to take it over; the descriptor is for the caller to keep open.
@@ -241,15 +246,25 @@ impl Listener {
         if self.inherited {
             return false;
         }
+        self.sealed = true;
         if self.local.is_some() {
             return socket::refuse_new(&self.fd).is_ok();
         }
         self.remove_file();
-        true
+        // Also for who has looked the file up already. Those who wait in the queue stay there.
+        rustix::net::shutdown(&self.fd, Shutdown::Read).is_ok()
+    }
+
+    /// Whether it is a Unix socket that nobody can connect to any more; it is readable then, whether somebody waits or not.
+    fn is_shut(&self) -> bool {
+        self.local.is_none() && self.sealed
     }
 
     /// Whether a connection waits.
     pub(crate) fn has_waiting(&self) -> bool {
+        if self.is_shut() {
+            return false;
+        }
         let time = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut descriptors = [PollFd::new(&self.fd, PollFlags::IN)];
         rustix::event::poll(&mut descriptors, Some(&time)).is_ok_and(|ready| ready > 0)
@@ -369,10 +384,11 @@ fn bind_unix(path: &Path, protocol: Protocol, options: SocketOptions) -> Result<
     let fd =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(error)?;
     // Two masters that start together must not remove each other's socket: from the look at the old file until the
-    // new one listens, the directory is locked. Where that is not possible it is merely unlikely.
+    // new one listens, the directory is locked. Where that is not possible it is merely unlikely; it is not waited for
+    // in vain where sessions are in the same directory, and a sweep has its lock.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory =
-        File::open(directory).ok().filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+        File::open(directory).ok().filter(|directory| lock::exclusive(directory, LOCK_WAIT).unwrap_or(false));
     remove_stale(path, &address).map_err(|problem| match problem {
         Stale::InUse => ListenError::InUse { address: named() },
         Stale::NotASocket => ListenError::NotASocket { address: named() },
@@ -468,6 +484,38 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(Listener::bind(&address, Protocol::Scgi, OPTIONS), Err(ListenError::NotASocket { .. })));
         assert!(path.exists());
+    }
+
+    /// Of a directory that holds sessions as well.
+    #[test]
+    fn a_socket_does_not_wait_for_the_end_of_a_sweep() {
+        let directory = tempfile::tempdir().unwrap();
+        let sweep = File::open(directory.path()).unwrap();
+        assert!(lock::try_exclusive(&sweep).unwrap());
+        let address = Address::Unix(directory.path().join("s"));
+        let mut listener = Listener::bind(&address, Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        listener.remove_file();
+    }
+
+    #[test]
+    fn a_sealed_listener_keeps_those_who_wait() {
+        use std::io::Write as _;
+        use std::os::unix::net::UnixStream;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let mut listener = Listener::bind(&Address::Unix(path.clone()), Protocol::Scgi, OPTIONS).unwrap().remove(0);
+        let link = directory.path().join("link");
+        std::fs::hard_link(&path, &link).unwrap();
+        let mut waiting = UnixStream::connect(&path).unwrap();
+        waiting.write_all(b"early").unwrap();
+        assert!(listener.seal());
+        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Who has found it already is too late as well.
+        assert_eq!(UnixStream::connect(&link).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut bytes = [0; 5];
+        assert_eq!(listener.accept().unwrap().read_now(&mut bytes).unwrap(), 5);
+        assert!(listener.accept().is_err());
+        assert!(!listener.has_waiting());
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Host {
     #[expect(clippy::needless_pass_by_value, reason = "it is used up: the host has what it says from here on")]
     pub fn run_with(self, options: Options) -> ExitCode {
         let host = self.with_options(&options);
-        if under_cgi() { host.serve_cgi() } else { serve_pool(&host, &options).into() }
+        if under_cgi() { cgi::serve(&host, options.sweep_one_in).into() } else { serve_pool(&host, &options).into() }
     }
 
     /// Serves the one request that a web server has started this process for (CGI), with what it put into the
@@ -75,7 +75,7 @@ impl Host {
     /// process is refused: it would forget everything with this request. Returns 0 where a response was written,
     /// whatever its status, and 111 where nobody took it.
     pub fn serve_cgi(&self) -> ExitCode {
-        cgi::serve(self).into()
+        cgi::serve(self, 0).into()
     }
 
     /// Serves SCGI on a listening socket (a [`TcpListener`](std::net::TcpListener), a
@@ -176,6 +176,7 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         graceful_timeout: options.graceful_timeout,
         access_log: options.access_log.clone().map(|log| (log, options.access_log_format)),
         program,
+        sweep_every: options.sweep_every,
     };
     let reporter = Reporter::new(status, options.status.as_ref());
     pool::run(host, &mut listeners, reporter, &pool, handoff).unwrap_or_else(|error| {

@@ -26,7 +26,7 @@ pub use expiry::Expiry;
 pub use id::{Id, IdText};
 pub(crate) use manager::{Commit, CookieChange, HasInfo, SessionManager};
 pub use record::Record;
-pub(crate) use record::{Millis, is_over, now};
+pub(crate) use record::{Millis, is_over, now, over_from};
 pub use session::Session;
 pub use store::{Guard, Saved, Store, StoreError, Stored, Swept, Version};
 pub(crate) use witness::{Happening, Patience, Witness};

@@ -179,8 +179,12 @@ mod address {
 
 /// Whether a session last used at `accessed` is over at `now`.
 pub(crate) fn is_over(now: Millis, accessed: Millis, idle: Option<u32>, ends: Option<Millis>) -> bool {
-    idle.is_some_and(|idle| now >= accessed.saturating_add(u64::from(idle) * 1000))
-        || ends.is_some_and(|ends| now >= ends)
+    over_from(accessed, idle, ends).is_some_and(|over| now >= over)
+}
+
+/// From when on a session last used at `accessed` is over, if it ever is.
+pub(crate) fn over_from(accessed: Millis, idle: Option<u32>, ends: Option<Millis>) -> Option<Millis> {
+    idle.map(|idle| accessed.saturating_add(u64::from(idle) * 1000)).into_iter().chain(ends).min()
 }
 
 #[cfg(test)]

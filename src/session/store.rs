@@ -35,11 +35,26 @@ pub enum Saved {
 
 /// The outcome of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// Sessions that were deleted.
     pub deleted: u64,
-    /// Sessions that remain.
+    /// Sessions that were looked at and remain: all that there are, if one sweep without a budget looked at all.
     pub remaining: u64,
+    /// Whether the end was reached: no session is left that this sweep, or those that it went on from, did not look at.
+    pub complete: bool,
+    /// How far the sweeps are behind: for how long that one of the deleted sessions had been over (or older than the
+    /// age) that had been so for the longest time. Not much more than the time between two sweeps, if they get by. Zero
+    /// where none was deleted.
+    pub lag: Duration,
+}
+
+impl Swept {
+    /// Counts a session that was deleted, `overdue` after it could have been.
+    pub(crate) fn count_deleted(&mut self, overdue: Duration) {
+        self.deleted += 1;
+        self.lag = self.lag.max(overdue);
+    }
 }
 
 /// The lock of one session, held until it is dropped.
@@ -81,6 +96,10 @@ pub trait Guard {
 ///     an age, what is over by its own timeouts; never a session whose lock is held; and counts what remains.
 /// 19. [`setup`](Self::setup) may be called any number of times, by any number of processes, and destroys nothing.
 /// 20. The two flags are true answers.
+/// 21. [`sweep`](Self::sweep) deletes what `delete_old_sessions` deletes; of all that share the store only one is at it
+///     at a time, and whoever comes meanwhile is told so with `None`, at once.
+/// 22. `sweep` with a budget ends when that time is over, a little late at most. Those that follow go on where it ended,
+///     whichever process they are in, until one is `complete`; each gets on, however small its budget.
 pub trait Store: Send + Sync {
     /// The record of a session and its version.
     fn load(&self, id: &Id) -> Result<Option<Stored>, StoreError>;
@@ -125,6 +144,10 @@ pub trait Store: Send + Sync {
     /// Deletes sessions that were last used at least `age` ago; without an age, those that are over by their own
     /// timeouts.
     fn delete_old_sessions(&self, age: Option<Duration>) -> Result<Swept, StoreError>;
+
+    /// The same for housekeeping, which may be started from anywhere and at any time: one at a time, and within
+    /// `budget` if there is one. `None`: somebody else is sweeping now.
+    fn sweep(&self, age: Option<Duration>, budget: Option<Duration>) -> Result<Option<Swept>, StoreError>;
 
     /// Whether any number of processes may use the store at once.
     fn is_multiprocess_safe(&self) -> bool;

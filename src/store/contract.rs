@@ -41,6 +41,8 @@ macro_rules! contract {
             rule_18_sweep_deletes_what_is_old_and_not_in_use
             rule_19_setup_destroys_nothing
             rule_20_the_flags_are_true
+            rule_21_one_sweep_at_a_time
+            rule_22_a_sweep_within_a_budget_is_continued
         );
     };
     (@ $make:expr; $($rule:ident)*) => {
@@ -59,6 +61,14 @@ fn record(user: &str) -> Record {
 
 fn id() -> Id {
     Id::generate().unwrap()
+}
+
+/// A session that ended long ago.
+fn over<S: Store>(f: &Fixture<S>) -> Id {
+    let (id, mut record) = (id(), record("ada"));
+    record.ends = Some(1);
+    f.store.create(&id, &record).unwrap();
+    id
 }
 
 /// A session of `ada`.
@@ -301,15 +311,14 @@ pub(super) fn rule_17_iter_gives_every_session_once<S: Store>(f: &Fixture<S>) {
 }
 
 pub(super) fn rule_18_sweep_deletes_what_is_old_and_not_in_use<S: Store>(f: &Fixture<S>) {
-    let over = id();
-    let mut record = record("ada");
-    record.ends = Some(1);
-    f.store.create(&over, &record).unwrap();
+    over(f);
     let (fresh, held) = (stored(f), stored(f));
     let swept = f.other.delete_old_sessions(None).unwrap();
-    assert_eq!((swept.deleted, swept.remaining), (1, 2));
+    assert_eq!((swept.deleted, swept.remaining, swept.complete), (1, 2, true));
+    // Over since a millisecond after the epoch began.
+    assert!(swept.lag > Duration::from_secs(365 * 24 * 3600), "{swept:?}");
     let swept = f.other.delete_old_sessions(Some(Duration::from_secs(60))).unwrap();
-    assert_eq!((swept.deleted, swept.remaining), (0, 2));
+    assert_eq!((swept.deleted, swept.remaining, swept.lag), (0, 2, Duration::ZERO));
     let guard = f.store.lock(&held, WAIT).unwrap().unwrap();
     let swept = f.other.delete_old_sessions(Some(Duration::ZERO)).unwrap();
     assert_eq!((swept.deleted, swept.remaining), (1, 1));
@@ -348,4 +357,50 @@ pub(super) fn rule_20_the_flags_are_true<S: Store + Sync>(f: &Fixture<S>) {
     });
     let n: u64 = f.store.load(&id).unwrap().unwrap().record.get("n").unwrap().unwrap();
     assert_eq!(n, 1600);
+}
+
+pub(super) fn rule_21_one_sweep_at_a_time<S: Store + Sync>(f: &Fixture<S>) {
+    const OVER: u64 = 200;
+    let keep = stored(f);
+    for _ in 0..OVER {
+        over(f);
+    }
+    // Whoever is at it, each is deleted, and counted, once.
+    let seen = thread::scope(|scope| {
+        let sweeps: Vec<_> = (0..4).map(|n| if n % 2 == 0 { &f.store } else { &f.other }).collect();
+        let sweep = |store: &S| store.sweep(None, None).unwrap().map_or(0, |swept| swept.deleted);
+        let sweeps: Vec<_> = sweeps.into_iter().map(|store| scope.spawn(move || sweep(store))).collect();
+        sweeps.into_iter().map(|sweep| sweep.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(seen, OVER);
+    let swept = f.other.sweep(None, None).unwrap().expect("nobody else is sweeping");
+    assert_eq!((swept.deleted, swept.remaining, swept.complete), (0, 1, true));
+    // With an age, and of a session that is in use, as without.
+    let guard = f.store.lock(&keep, WAIT).unwrap().unwrap();
+    assert_eq!(f.other.sweep(Some(Duration::ZERO), None).unwrap().unwrap().deleted, 0);
+    drop(guard);
+    assert_eq!(f.other.sweep(Some(Duration::ZERO), None).unwrap().unwrap().deleted, 1);
+}
+
+pub(super) fn rule_22_a_sweep_within_a_budget_is_continued<S: Store>(f: &Fixture<S>) {
+    let keep: Vec<Id> = (0..20).map(|_| stored(f)).collect();
+    for _ in 0..20 {
+        over(f);
+    }
+    let (mut deleted, mut remaining) = (0, 0);
+    for turn in 0.. {
+        // No time at all. In turn from two processes, as it were.
+        let store = if turn % 2 == 0 { &f.store } else { &f.other };
+        let swept = store.sweep(None, Some(Duration::ZERO)).unwrap().unwrap();
+        (deleted, remaining) = (deleted + swept.deleted, remaining + swept.remaining);
+        if swept.complete {
+            break;
+        }
+        assert!(turn < 100, "it does not get on");
+    }
+    assert_eq!((deleted, remaining), (20, 20));
+    assert!(keep.iter().all(|id| f.store.exists(id).unwrap()));
+    // With time enough one sweep is all.
+    let swept = f.store.sweep(None, Some(WAIT)).unwrap().unwrap();
+    assert_eq!((swept.deleted, swept.remaining, swept.complete), (0, 20, true));
 }

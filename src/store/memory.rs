@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::session::{Guard, Id, Record, Saved, Store, StoreError, Stored, Swept, Version, is_over, now};
+use crate::session::{Guard, Id, Record, Saved, Store, StoreError, Stored, Swept, Version, is_over, now, over_from};
 
 /// A store that keeps sessions in the memory of this process: for tests, and for a server that serves alone
 /// (`Host::serve_http`). It is not multiprocess safe, so the pool and CGI refuse it.
@@ -102,13 +102,27 @@ impl Store for MemoryStore {
 
     fn delete_old_sessions(&self, age: Option<Duration>) -> Result<Swept, StoreError> {
         let mut sessions = self.sessions();
-        let before = sessions.len();
         let now = now();
+        let mut swept = Swept { complete: true, ..Swept::default() };
         sessions.retain(|_, entry| {
-            let unused = u128::from(now.saturating_sub(entry.stored.record.accessed));
-            entry.locked || age.map_or_else(|| is_alive(entry), |age| unused < age.as_millis())
+            let record = &entry.stored.record;
+            let due = match age {
+                Some(age) => Some(record.accessed.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))),
+                None => over_from(record.accessed, record.idle, record.ends),
+            };
+            let overdue = due.and_then(|due| now.checked_sub(due)).filter(|_| !entry.locked);
+            if let Some(overdue) = overdue {
+                swept.count_deleted(Duration::from_millis(overdue));
+            }
+            overdue.is_none()
         });
-        Ok(Swept { deleted: (before - sessions.len()) as u64, remaining: sessions.len() as u64 })
+        swept.remaining = sessions.len() as u64;
+        Ok(swept)
+    }
+
+    /// Exclusive by the lock of the map, and over before any budget could be.
+    fn sweep(&self, age: Option<Duration>, _budget: Option<Duration>) -> Result<Option<Swept>, StoreError> {
+        self.delete_old_sessions(age).map(Some)
     }
 
     fn is_multiprocess_safe(&self) -> bool {

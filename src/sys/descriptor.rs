@@ -19,6 +19,19 @@ pub(crate) fn take_stdout() -> io::Result<File> {
     Ok(stdout.into())
 }
 
+/// Lets go of what whoever started this process may be waiting for the end of: stdin, stdout, and stderr unless that is
+/// a file.
+pub(crate) fn let_go_of_stdio() -> io::Result<()> {
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(io::stderr())?.st_mode);
+    if kind != rustix::fs::FileType::RegularFile {
+        rustix::stdio::dup2_stderr(&nothing)?;
+    }
+    Ok(())
+}
+
 /// Takes over `count` descriptors from 3 on, as `LISTEN_FDS` counts them, and sets close-on-exec.
 ///
 /// The caller has checked that they are meant for this process (`LISTEN_PID`). They are taken once only.

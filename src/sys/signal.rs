@@ -183,6 +183,22 @@ pub(crate) fn set(signal: Signal, action: Action) -> io::Result<()> {
     Ok(())
 }
 
+/// Has every signal that has a handler do what it does by default again: for a child that has no loop to tell. What is
+/// ignored stays so.
+pub(crate) fn restore_defaults() {
+    for signal in 1..32 {
+        // SAFETY: zeros are a valid sigaction: no flags, an empty mask, SIG_DFL.
+        let (mut old, default): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointers are valid for the calls; with a null pointer nothing is changed.
+        let has_handler = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut old) } == 0
+            && ![libc::SIG_DFL, libc::SIG_IGN].contains(&old.sa_sigaction);
+        if has_handler {
+            // SAFETY: as above. It fails for KILL and STOP only, and those have no handlers.
+            unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        }
+    }
+}
+
 /// Every signal is held back while this exists: between a fork and the child's own handlers.
 pub(crate) struct Blocked {
     before: libc::sigset_t,

@@ -1,5 +1,6 @@
 //! What must hold behind every front server.
 
+use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -372,4 +373,31 @@ pub(crate) fn errors_of_the_program_arrive_as_they_are(front: Front) {
     let reply = site.request("DELETE", "/hello").send();
     assert_eq!(reply.status, 405);
     assert_eq!(reply.header("Allow").as_deref(), Some("GET, HEAD, POST"));
+}
+
+/// Apache sends a script TERM when it has the response, and waits for its end before it closes the connection or reads
+/// the next request from it. The sweep goes on all the same.
+pub(crate) fn nobody_waits_for_a_sweep(front: Front) {
+    let site = Site::start(front, Plan { sweeps: true, ..Plan::default() });
+    site.keep_sessions(15_000, false);
+    site.keep_sessions(500, true);
+    let is_swept = || File::open(site.sessions()).unwrap().try_lock().is_err();
+    let is_over = || wait_for("the sweep is over", || (!is_swept()).then_some(()));
+    // It takes 50 ms; where this process has not its turn in time, another try shows it.
+    wait_for("the connection is closed before the sweep is over", || {
+        is_over();
+        assert_eq!(site.get("/hello").status, 200);
+        is_swept().then_some(())
+    });
+    let count = || fs::read_dir(site.sessions()).unwrap().count();
+    wait_for("one sweep after another deletes what is over", || {
+        assert_eq!(site.get("/hello").status, 200);
+        is_over();
+        (count() <= 15_001).then_some(())
+    });
+    wait_for("the last one is at the end", || {
+        assert_eq!(site.get("/hello").status, 200);
+        is_over();
+        (count() == 15_000).then_some(())
+    });
 }

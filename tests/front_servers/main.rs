@@ -66,9 +66,9 @@ front!(
     "needs nginx (Debian: nginx-light): run tests/run",
     a_restart_of_the_pool_is_not_punished
 );
-front!(apache_cgi, ApacheCgi, "needs Apache (Debian: apache2): run tests/run");
+front!(apache_cgi, ApacheCgi, "needs Apache (Debian: apache2): run tests/run", nobody_waits_for_a_sweep);
 front!(apache_scgi, ApacheScgi, "needs Apache (Debian: apache2): run tests/run", a_restart_of_the_pool_is_not_punished);
-front!(lighttpd_cgi, LighttpdCgi, "needs lighttpd (Debian: lighttpd): run tests/run");
+front!(lighttpd_cgi, LighttpdCgi, "needs lighttpd (Debian: lighttpd): run tests/run", nobody_waits_for_a_sweep);
 front!(
     lighttpd_scgi,
     LighttpdScgi,

@@ -1,10 +1,14 @@
 //! A web server with this package's own configuration, and the demo behind it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use cloakroom::session::{Id, Record, Store as _};
+use cloakroom::store::DirectoryStore;
 
 use crate::client::{Reply, Request};
 use crate::process::{Place, Process};
@@ -48,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) https: bool,
     /// The program's own limit of a message-body, below that of the server.
     pub(crate) body_limit: Option<u64>,
+    /// A CGI script sweeps after each request.
+    pub(crate) sweeps: bool,
 }
 
 /// A site that is up.
@@ -104,6 +110,32 @@ impl Site {
         let session = reply.session().expect("a login hands out a session");
         assert!(self.place.path("sessions").join(&session).exists(), "the session is not where the file says");
         session
+    }
+
+    /// The directory of the sessions.
+    pub(crate) fn sessions(&self) -> PathBuf {
+        self.place.path("sessions")
+    }
+
+    /// Keeps so many sessions that are over, or so many that are not, as the program would.
+    pub(crate) fn keep_sessions(&self, count: usize, over: bool) {
+        // {"u": "x", "c": 0, "e": end in milliseconds}
+        let end = if over { 1 } else { u64::MAX };
+        let bytes = [b"\xa3\x61u\x61x\x61c\x00\x61e\x1b".as_slice(), &end.to_be_bytes()].concat();
+        let record = Record::decode(&bytes).unwrap();
+        let owner = fs::metadata(self.sessions()).unwrap();
+        // The store takes no directory that belongs to another user than this process's.
+        let own =
+            tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir_in(self.place.directory());
+        let own = own.unwrap();
+        let store = DirectoryStore::at(own.path());
+        for _ in 0..count {
+            let id = Id::generate().unwrap();
+            store.create(&id, &record).unwrap();
+            let file = own.path().join(&*id.to_text());
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+            fs::rename(file, self.sessions().join(&*id.to_text())).unwrap();
+        }
     }
 
     /// What `/check` says in the line `name`.
@@ -251,11 +283,15 @@ impl Setting<'_> {
         let mut file = Adapted::read(self.front.file());
         if self.front.is_cgi() {
             file = file.replace("/var/lib/cloakroom-demo/sessions", &self.path("sessions"));
-            if let Some(limit) = self.plan.body_limit {
+            let limit = self.plan.body_limit.map(|limit| ("CLOAKROOM_BODY_LIMIT", limit));
+            for (name, value) in limit.into_iter().chain(self.plan.sweeps.then_some(("CLOAKROOM_SWEEP_ONE_IN", 1))) {
                 file = if self.front == Front::ApacheCgi {
-                    file.replace("    SetEnv ", &format!("    SetEnv CLOAKROOM_BODY_LIMIT {limit}\n    SetEnv "))
+                    file.replace(
+                        "    SetEnv CLOAKROOM_SESSIONS ",
+                        &format!("    SetEnv {name} {value}\n    SetEnv CLOAKROOM_SESSIONS "),
+                    )
                 } else {
-                    let variable = format!("\"CLOAKROOM_BODY_LIMIT\" => \"{limit}\", ");
+                    let variable = format!("\"{name}\" => \"{value}\", ");
                     file.replace("\"CLOAKROOM_SESSIONS\" =>", &(variable + "\"CLOAKROOM_SESSIONS\" =>"))
                 };
             }

@@ -138,11 +138,12 @@ fn the_sweep_lines_sweep() {
 fn the_service_allows_every_system_call_that_is_made() {
     let filters = Adapted::read("systemd/cloakroom-demo.service").text();
     let filters: Vec<&str> = filters.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
-    assert_eq!(filters, ["@system-service", "~@privileged @resources"]);
+    assert_eq!(filters, ["@system-service", "~@privileged @resources", "setpriority ioprio_set"]);
     let mut allowed = calls("@system-service");
     for group in ["@privileged", "@resources"] {
         allowed = &allowed - &calls(group);
     }
+    allowed.extend(["setpriority", "ioprio_set"].map(str::to_owned));
     // Always there: systemd adds it by itself.
     allowed.extend(calls("@default"));
 
@@ -153,7 +154,14 @@ fn the_service_allows_every_system_call_that_is_made() {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(&trace).arg("--");
     command.args(words(&place, &value("cloakroom-demo.service", "ExecStart")));
-    command.arg("--scgi").arg(format!("unix:{}", socket.display())).args(["--workers", "2", "--max-requests", "2"]);
+    command.arg("--scgi").arg(format!("unix:{}", socket.display())).args([
+        "--workers",
+        "2",
+        "--max-requests",
+        "2",
+        "--sweep-every",
+        "0.1",
+    ]);
     let service = Process::start(command, place.path("service.log"));
     service.wait_for("the pool is ready", |service| service.log().contains(" ready workers=2").then_some(()));
     for _ in 0..8 {
@@ -174,6 +182,9 @@ fn the_service_allows_every_system_call_that_is_made() {
         assert!(answer.contains("Set-Cookie: session="), "{answer}");
     }
     wait_for("workers were replaced", || (service.log().matches(" exited status=0").count() >= 2).then_some(()));
+    wait_for("a sweep was made", || {
+        fs::read_to_string(&trace).is_ok_and(|text| text.contains(" ioprio_set(")).then_some(())
+    });
     // The program, not strace: it is to end by itself, under strace's eyes.
     let log = service.log();
     let master: i32 = log.split("master pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -189,7 +200,7 @@ fn the_service_allows_every_system_call_that_is_made() {
         .filter_map(|line| line.split_whitespace().nth(1)?.split_once('(').map(|(name, _)| name.to_owned()))
         .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
         .collect();
-    assert!(made.contains("accept4") && made.contains("flock"), "{made:?}");
+    assert!(["accept4", "flock", "setpriority"].iter().all(|call| made.contains(*call)), "{made:?}");
 
     let missing: Vec<_> = made.iter().filter(|name| !allowed.contains(*name)).collect();
     assert!(missing.is_empty(), "not allowed: {missing:?}");

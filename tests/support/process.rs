@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -130,7 +131,12 @@ impl Drop for Proc {
 
 /// The demo application, with nothing of this test's environment that could configure it.
 pub fn demo() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo_at(Path::new(env!("CARGO_BIN_EXE_demo")))
+}
+
+/// The same, from a copy.
+pub fn demo_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CLOAKROOM_") {
             command.env_remove(name);

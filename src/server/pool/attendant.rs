@@ -57,6 +57,8 @@ pub(super) struct Attendant<'a> {
     exhaustion_logged: bool,
     /// The worker has served its share and said so.
     wishes_to_leave: bool,
+    /// It had nothing to do before the connection that comes next.
+    was_idle: bool,
 }
 
 impl<'a> Attendant<'a> {
@@ -93,6 +95,7 @@ impl<'a> Attendant<'a> {
             exhausted: None,
             exhaustion_logged: false,
             wishes_to_leave: false,
+            was_idle: true,
         })
     }
 
@@ -162,6 +165,13 @@ impl<'a> Attendant<'a> {
 
     /// Serves what has arrived on a connection.
     fn attend(&mut self, connection: Quiet) {
+        // Whoever comes from now on may have to wait.
+        if std::mem::take(&mut self.was_idle) {
+            self.desk.slot().busy();
+            if self.master.is_some() && !self.board.has_idle() && self.board.call() {
+                self.call();
+            }
+        }
         self.parking.busy();
         let Quiet { stream, listener, fresh } = connection;
         let client = stream.as_fd().as_raw_fd();
@@ -251,10 +261,7 @@ impl<'a> Attendant<'a> {
                 _ => {}
             }
         }
-        // Who comes now may have to wait.
-        if time.is_none() && is_called && self.master.is_some() && !self.board.has_idle() && self.board.call() {
-            self.call();
-        }
+        self.was_idle |= time.is_none();
         // What everybody waits for goes first, as the kernel may have woken only this worker for it. What is parked
         // here can still be given away if that takes long.
         let mut served = is_called && self.round();
@@ -292,7 +299,12 @@ impl<'a> Attendant<'a> {
         }
         // The kernel may hold connections that are as fresh as those that are parked.
         let deferred = last && self.listeners.iter().any(Listener::is_deferred);
-        if !deferred {
+        if deferred {
+            // The others may be readable for ever: nobody can connect to them any more.
+            for listener in self.listeners.iter().filter(|listener| !listener.is_deferred()) {
+                let _ = epoll::delete(self.parking.epoll(), listener);
+            }
+        } else {
             self.close();
         }
         // A parked connection on which a request is waiting is served, and so is, where nobody else will, one on the

@@ -15,7 +15,7 @@ use super::clock::now;
 use super::crew::{Crew, Member};
 use crate::server::listener::{Listener, Record};
 use crate::sys::log::log;
-use crate::sys::{descriptor, environment};
+use crate::sys::{descriptor, environment, process};
 
 /// Names the descriptor.
 pub(super) const VARIABLE: &str = "CLOAKROOM_HANDOFF";
@@ -26,7 +26,7 @@ pub(super) const VARIABLE: &str = "CLOAKROOM_HANDOFF";
 pub(crate) struct Handoff {
     /// Only to see whether the program would do: where the answer goes.
     pub(super) report: Option<RawFd>,
-    /// The process that it is meant for, where it is to be the master.
+    /// The process that it is meant for; where the program is only tried out, its parent.
     pub(super) master: i32,
     pub(super) listeners: Vec<Record>,
     /// Those of the reporter.
@@ -37,6 +37,8 @@ pub(crate) struct Handoff {
     pub(super) ready: Vec<RawFd>,
     pub(super) generation: u64,
     pub(super) target: usize,
+    /// When the next sweep is due.
+    pub(super) sweep: Option<u64>,
     pub(super) crew: Vec<Hand>,
 }
 
@@ -69,7 +71,10 @@ impl Handoff {
         let several = || io::Error::other("the process has more than one thread; call run from its only one");
         let [value] = environment::take([VARIABLE]).ok_or_else(several)?;
         let Some(value) = value else { return Ok(None) };
-        Self::read(&value).map(Some)
+        let handoff = Self::read(&value)?;
+        // A child of such a process may have the variable, too, and is not meant.
+        let meant = if handoff.is_rehearsal() { process::parent() } else { Some(process::id()) };
+        Ok(Some(handoff).filter(|handoff| meant == rustix::process::Pid::from_raw(handoff.master)))
     }
 
     fn read(value: &OsString) -> io::Result<Self> {

@@ -14,10 +14,12 @@ mod master;
 mod notify;
 mod parking;
 mod reload;
+mod reminder;
 mod reporter;
 mod scoreboard;
 mod shelf;
 mod staff;
+mod sweeper;
 mod worker;
 
 use std::time::Duration;
@@ -49,6 +51,7 @@ pub(crate) struct PoolOptions {
     pub(crate) access_log: Option<(AccessLog, AccessLogFormat)>,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
+    pub(crate) sweep_every: Option<Duration>,
 }
 
 /// Serves until a signal says otherwise; returns the master's exit status. `handoff` is what the program has left that
@@ -80,7 +83,7 @@ pub(crate) fn serve_alone(host: &Host, listener: Listener) -> std::io::Result<()
         store.setup().map_err(std::io::Error::other)?;
     }
     let board = Scoreboard::new(1)?;
-    let desk = Desk::new(board.slot(0), u64::MAX - 1, None);
+    let desk = Desk::new(board.slot(0), u64::MAX - 1, None, None);
     let listeners = [listener];
     Attendant::new(host, &listeners, desk, board, None, None)?.serve(Duration::MAX);
     Ok(())

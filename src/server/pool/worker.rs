@@ -8,6 +8,7 @@ use super::PoolOptions;
 use super::attendant::Attendant;
 use super::journal::Journal;
 use super::locks::Locks;
+use super::reminder::{self, WorkClock};
 use super::scoreboard::{Desk, Scoreboard, Slot};
 use super::shelf::Shelf;
 use crate::host::Host;
@@ -72,7 +73,8 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
     }
     let options = setting.options;
     setting.host.set_witness(Arc::new(Locks::new(setting.board, setting.number, options.max_per_session)));
-    let mut desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request);
+    let clock = Arc::new(WorkClock { slot, hard: options.request_timeout });
+    let mut desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
     if let Some((log, format)) = &options.access_log {
         match Journal::open(log, *format) {
             Ok(journal) => desk.keep_journal(journal, setting.board.salt()),
@@ -92,6 +94,13 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
             return EXIT_BOOT;
         }
     };
+    if options.soft_timeout.is_some()
+        && let Some(hook) = setting.host.soft_timeout_hook()
+        && let Err(error) = reminder::start(slot, Arc::clone(hook))
+    {
+        refuse(setting, slot, &error.into());
+        return EXIT_BOOT;
+    }
     slot.set_ready();
     // A full pipe wakes the master as well as one byte more would.
     let _ = rustix::io::write(setting.ready, b".");

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Durability;
 use super::place::{Place, check_file, io_error};
 use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
-use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now};
+use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now, over_from};
 use crate::sys::log::log;
 use crate::sys::{lock, signal};
 
@@ -20,8 +20,8 @@ use crate::sys::{lock, signal};
 pub(super) enum Found {
     /// A session.
     Session(At, Record),
-    /// A session that has run out.
-    Over(At),
+    /// A session that has run out, and when.
+    Over(At, Millis),
     /// A session that was deleted; its name may still be there.
     Deleted,
     /// No file, or one in which nothing was ever completed.
@@ -111,7 +111,9 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
             let at = At { sequence: header.sequence, mark: header.mark, side, capacity: image.bytes.len() / 2 };
             match judge(header, payload, &image) {
                 Judged::Good(record) => Ok(Found::Session(at, record)),
-                Judged::Over => Ok(Found::Over(at)),
+                Judged::Over => {
+                    Ok(Found::Over(at, over_from(image.modified, header.idle, header.ends).unwrap_or(Millis::MAX)))
+                }
                 Judged::Undecodable => set_aside(place, id),
             }
         }
@@ -211,7 +213,7 @@ impl Found {
     fn into_stored(self) -> Option<Stored> {
         match self {
             Self::Session(at, record) => Some(Stored { record, version: Version(at.sequence) }),
-            Self::Over(_) | Self::Deleted | Self::Nothing => None,
+            Self::Over(..) | Self::Deleted | Self::Nothing => None,
         }
     }
 }
@@ -247,7 +249,7 @@ impl Locked {
         let found = look(&self.place, &self.id, &self.file)?;
         self.at = match found {
             Found::Session(at, _) => Some(at),
-            Found::Over(_) | Found::Deleted | Found::Nothing => None,
+            Found::Over(..) | Found::Deleted | Found::Nothing => None,
         };
         Ok(found)
     }
@@ -362,7 +364,7 @@ impl Locked {
             Some(at) => (at, true),
             None => match self.look()? {
                 Found::Session(at, _) => (at, true),
-                Found::Over(at) => (at, false),
+                Found::Over(at, _) => (at, false),
                 Found::Deleted | Found::Nothing => return Ok(false),
             },
         };

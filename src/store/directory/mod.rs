@@ -1,10 +1,12 @@
 //! The directory store: one file per session, the file name is the session ID, shared by any number of processes.
 //!
-//! `slot` is the format, `file` what is done to one session, `place` the directory, `sweep` going through all of it.
+//! `slot` is the format, `file` what is done to one session, `place` the directory, `sweep` going through all of it,
+//! `position` how far a sweep has come.
 //! The protocol and its argument are in `src/docs/file-format.md`.
 
 mod file;
 mod place;
+mod position;
 mod slot;
 mod sweep;
 #[cfg(test)]
@@ -109,7 +111,11 @@ impl Store for DirectoryStore {
     }
 
     fn delete_old_sessions(&self, age: Option<Duration>) -> Result<Swept, StoreError> {
-        sweep::sweep(self.place()?, age)
+        sweep::whole(self.place()?, age)
+    }
+
+    fn sweep(&self, age: Option<Duration>, budget: Option<Duration>) -> Result<Option<Swept>, StoreError> {
+        sweep::alone(self.place()?, age, budget)
     }
 
     fn is_multiprocess_safe(&self) -> bool {

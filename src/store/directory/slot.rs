@@ -98,14 +98,37 @@ pub(super) fn decode<'a>(id: &Id, bytes: &'a [u8]) -> Slot<'a> {
     if header[16..32] != *id.as_bytes() || flags & !TOMBSTONE != 0 {
         return Slot::Bad;
     }
-    let header = Header {
+    Slot::Good(fields(header), payload)
+}
+
+fn fields(header: &[u8]) -> Header {
+    Header {
         sequence: u64::from_le_bytes(field(header, 32)),
-        tombstone: flags & TOMBSTONE != 0,
+        tombstone: u16::from_le_bytes(field(header, 14)) & TOMBSTONE != 0,
         ends: Some(u64::from_le_bytes(field(header, 40))).filter(|&ends| ends != 0),
         idle: Some(u32::from_le_bytes(field(header, 48))).filter(|&idle| idle != 0),
         mark: u64::from_le_bytes(field(header, 56)),
-    };
-    Slot::Good(header, payload)
+    }
+}
+
+/// What the header of a slot says of itself, unproven: enough to decide whether the file is worth a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Glance {
+    Header(Header),
+    Blank,
+    /// Nothing that could be believed.
+    Odd,
+}
+
+/// Glances at the first [`HEADER`] bytes of a slot.
+pub(super) fn glance(id: &Id, header: &[u8; HEADER]) -> Glance {
+    if header.iter().all(|&b| b == 0) {
+        Glance::Blank
+    } else if header[8..12] != MAGIC || header[12..14] != FORMAT.to_le_bytes() || header[16..32] != *id.as_bytes() {
+        Glance::Odd
+    } else {
+        Glance::Header(fields(header))
+    }
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -281,6 +304,18 @@ mod tests {
         let checksum = xxh3_64(&bytes[8..]);
         bytes[..8].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(decode(&id(), &bytes), Slot::Foreign(2));
+    }
+
+    #[test]
+    fn a_glance_believes_only_this_sessions_header() {
+        let good: [u8; HEADER] = encode(&id(), header(1), b"")[..].try_into().unwrap();
+        assert_eq!(glance(&id(), &good), Glance::Header(header(1)));
+        assert_eq!(glance(&id(), &[0; HEADER]), Glance::Blank);
+        for at in [8, 12, 13, 16, 31] {
+            let mut bytes = good;
+            bytes[at] ^= 1;
+            assert_eq!(glance(&id(), &bytes), Glance::Odd, "{at}");
+        }
     }
 
     #[test]

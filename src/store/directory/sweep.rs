@@ -1,17 +1,21 @@
 //! Going through the whole directory: the sweep, and iteration for administration. Memory does not grow with the number
 //! of sessions.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock};
 use rustix::io::Errno;
 
 use super::file::{self, Found, modification_time};
-use super::place::{Place, io_error};
-use crate::session::{Id, Millis, StoreError, Stored, Swept, now};
+use super::place::{Place, check_file, io_error};
+use super::position;
+use super::slot::{self, Glance, HEADER};
+use crate::session::{Id, Millis, StoreError, Stored, Swept, is_over, now};
 use crate::sys::lock;
 use crate::sys::log::log;
 
@@ -20,39 +24,75 @@ const LEFT_OVER: Duration = Duration::from_secs(60);
 const DAMAGED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Deletes what was last used at least `age` ago; without an age, what is over by its own timeouts.
-pub(super) fn sweep(place: &Place, age: Option<Duration>) -> Result<Swept, StoreError> {
+pub(super) fn whole(place: &Place, age: Option<Duration>) -> Result<Swept, StoreError> {
+    let mut names = Names::open(place)?;
     let mut swept = Swept::default();
-    for name in names(place)? {
-        let name = name?;
-        let Some(id) = name.to_str().ok().and_then(Id::parse) else {
-            remove_old_damage(place, &name)?;
-            continue;
-        };
-        let outcome = sweep_one(place, &id, age).unwrap_or_else(|error| {
-            // One file that is not ours must not keep all the others.
-            log!("sweep: {}", crate::error::Error::from(error));
-            Outcome::Kept
-        });
-        match outcome {
-            Outcome::Deleted => swept.deleted += 1,
-            Outcome::Kept => swept.remaining += 1,
-            Outcome::Vanished => {}
-        }
+    while let Some(entry) = names.next()? {
+        sweep_name(place, &entry.name, age, &mut swept)?;
     }
+    swept.complete = true;
     Ok(swept)
 }
 
+/// The same if nobody else does so at this moment, for at most `budget`; with one it begins where the last ended.
+pub(super) fn alone(
+    place: &Place,
+    age: Option<Duration>,
+    budget: Option<Duration>,
+) -> Result<Option<Swept>, StoreError> {
+    let start = Instant::now();
+    let mut names = Names::open(place)?;
+    // The lock is the directory's own, so that no other file is needed for it. The kernel frees it with its holder.
+    if !names.lock()? {
+        return Ok(None);
+    }
+    let mut swept = Swept::default();
+    if budget.is_some()
+        && let Some(position) = position::read(place)
+    {
+        names.go_to(position)?;
+    }
+    while let Some(entry) = names.next()? {
+        sweep_name(place, &entry.name, age, &mut swept)?;
+        if budget.is_some_and(|budget| start.elapsed() >= budget) {
+            position::write(place, entry.next);
+            return Ok(Some(swept));
+        }
+    }
+    position::forget(place);
+    swept.complete = true;
+    Ok(Some(swept))
+}
+
+fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swept) -> Result<(), StoreError> {
+    let Some(id) = name.to_str().ok().and_then(Id::parse) else { return remove_old_damage(place, name) };
+    let outcome = sweep_one(place, &id, age).unwrap_or_else(|error| {
+        // One file that is not ours must not keep all the others.
+        log!("sweep: {}", crate::error::Error::from(error));
+        Outcome::Kept
+    });
+    match outcome {
+        Outcome::Deleted { overdue } => swept.count_deleted(overdue),
+        Outcome::Kept => swept.remaining += 1,
+        Outcome::Vanished => {}
+    }
+    Ok(())
+}
+
 enum Outcome {
-    Deleted,
+    /// This long after it could have been.
+    Deleted {
+        overdue: Duration,
+    },
     Kept,
     /// Somebody else deleted it, or it never was a session.
     Vanished,
 }
 
 fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, StoreError> {
+    let since = |time: Millis| Duration::from_millis(now().saturating_sub(time));
     // Most files are told by their time alone, without being opened.
-    let unused = |modified: Millis| Duration::from_millis(now().saturating_sub(modified));
-    let due = |modified: Millis| unused(modified) >= age.unwrap_or(Duration::ZERO);
+    let due = |modified: Millis| since(modified) >= age.unwrap_or(Duration::ZERO);
     match rustix::fs::statat(&place.descriptor, &*id.to_text(), AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(Outcome::Vanished),
         Err(error) => return Err(io_error("inspect session file", &place.file_path(id), error)),
@@ -61,35 +101,80 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
         Ok(_) => {}
     }
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(Outcome::Vanished) };
+    let stat = |file: &File| {
+        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))
+    };
+    // The others are told by what they say of themselves, without their lock: a sweep runs with the lowest priority
+    // that there is, and whoever waited for a lock that it holds would wait with that priority.
+    let first = stat(&file)?;
+    let promising = match glance(place, id, &file, &first)? {
+        Seems::Alive => age.is_some(),
+        // In the making.
+        Seems::Blank => since(modification_time(&first)) >= LEFT_OVER,
+        Seems::Otherwise => true,
+    };
+    if !promising {
+        return Ok(Outcome::Kept);
+    }
     let locked = lock::try_exclusive(&file);
     if !locked.map_err(|source| StoreError::Io { verb: "lock session file", path: place.file_path(id), source })? {
         // In use.
         return Ok(Outcome::Kept);
     }
     // Again, as only under the lock it stays true.
-    let stat = |file: &File| {
-        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))
-    };
     let before = stat(&file)?;
     if before.st_nlink == 0 {
         return Ok(Outcome::Vanished);
     }
     let modified = modification_time(&before);
-    let delete = match file::look(place, id, &file)? {
-        Found::Session(..) => age.is_some() && due(modified),
-        Found::Over(_) | Found::Deleted => true,
-        Found::Nothing if !file::is_named(place, id) => return Ok(Outcome::Vanished),
-        Found::Nothing => unused(modified) >= LEFT_OVER,
+    let overdue = match (file::look(place, id, &file)?, age) {
+        (Found::Session(..), None) => None,
+        (Found::Session(..), Some(age)) => since(modified).checked_sub(age),
+        (Found::Over(..), Some(age)) => Some(since(modified).saturating_sub(age)),
+        (Found::Over(_, from), None) => Some(since(from)),
+        (Found::Deleted, _) => Some(Duration::ZERO),
+        (Found::Nothing, _) if !file::is_named(place, id) => return Ok(Outcome::Vanished),
+        (Found::Nothing, _) => (since(modified) >= LEFT_OVER).then_some(Duration::ZERO),
     };
-    if !delete {
-        return Ok(Outcome::Kept);
-    }
+    let Some(overdue) = overdue else { return Ok(Outcome::Kept) };
     // A touch takes no lock: one that came while we looked has renewed the session.
     if modification_time(&stat(&file)?) != modified {
         return Ok(Outcome::Kept);
     }
     place.unlink(id)?;
-    Ok(Outcome::Deleted)
+    Ok(Outcome::Deleted { overdue })
+}
+
+/// What a file says of itself when its headers are read without a lock: a guess, to save the lock and the rest.
+enum Seems {
+    /// Whichever slot is current, the session is not over.
+    Alive,
+    /// Nothing was completed in it.
+    Blank,
+    /// Over, deleted, damaged, half written, or of another time: only a look can tell.
+    Otherwise,
+}
+
+fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, StoreError> {
+    check_file(place, id, stat)?;
+    if stat.st_size == 0 {
+        return Ok(Seems::Blank);
+    }
+    let Some(capacity) = slot::capacity_of(stat.st_size.cast_unsigned()) else { return Ok(Seems::Otherwise) };
+    let (modified, mut blanks) = (modification_time(stat), 0);
+    for at in [0, capacity as u64] {
+        let mut header = [0; HEADER];
+        if file.read_exact_at(&mut header, at).is_err() {
+            // Cut just now, or unreadable: the look will say so.
+            return Ok(Seems::Otherwise);
+        }
+        match slot::glance(id, &header) {
+            Glance::Blank => blanks += 1,
+            Glance::Header(header) if !header.tombstone && !is_over(now(), modified, header.idle, header.ends) => {}
+            Glance::Header(_) | Glance::Odd => return Ok(Seems::Otherwise),
+        }
+    }
+    Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive })
 }
 
 fn remove_old_damage(place: &Place, name: &CStr) -> Result<(), StoreError> {
@@ -111,22 +196,61 @@ fn remove_old_damage(place: &Place, name: &CStr) -> Result<(), StoreError> {
 pub(super) fn sessions(
     place: Arc<Place>,
 ) -> Result<impl Iterator<Item = Result<(Id, Stored), StoreError>>, StoreError> {
-    let names = names(&place)?;
-    Ok(names.filter_map(move |name| match name {
+    let mut names = Names::open(&place)?;
+    let entries = std::iter::from_fn(move || names.next().transpose());
+    Ok(entries.filter_map(move |entry| match entry {
         Err(error) => Some(Err(error)),
-        Ok(name) => {
-            let id = Id::parse(name.to_str().ok()?)?;
+        Ok(entry) => {
+            let id = Id::parse(entry.name.to_str().ok()?)?;
             file::load(&place, &id).transpose().map(|stored| Ok((id, stored?)))
         }
     }))
 }
 
-fn names(place: &Place) -> Result<impl Iterator<Item = Result<std::ffi::CString, StoreError>> + use<>, StoreError> {
-    let path = place.path.clone();
-    let error = move |error| io_error("list session directory", &path, error);
-    // A descriptor of its own, as the place in the listing belongs to the descriptor.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::openat(&place.descriptor, c".", flags, Mode::empty()).map_err(&error)?;
-    let entries = Dir::new(descriptor).map_err(&error)?;
-    Ok(entries.map(move |entry| entry.map(|entry| entry.file_name().to_owned()).map_err(&error)))
+/// The names in the directory.
+struct Names {
+    /// A descriptor of our own, as the place in a listing belongs to the descriptor, and the lock does as well.
+    directory: Dir,
+    path: PathBuf,
+}
+
+struct Entry {
+    name: CString,
+    /// Where the entry after it is.
+    next: i64,
+}
+
+impl Names {
+    fn open(place: &Place) -> Result<Self, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&place.descriptor, c".", flags, Mode::empty()).and_then(Dir::new);
+        let directory = directory.map_err(|error| io_error("list session directory", &place.path, error))?;
+        Ok(Self { directory, path: place.path.clone() })
+    }
+
+    /// Takes the directory's lock, unless somebody has it.
+    fn lock(&self) -> Result<bool, StoreError> {
+        let locked = self.directory.fd().and_then(|fd| flock(fd, FlockOperation::NonBlockingLockExclusive));
+        match locked {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(io_error("lock session directory", &self.path, error)),
+        }
+    }
+
+    /// Goes on at a place that an entry named, or at the start if the directory does not know it.
+    fn go_to(&mut self, position: i64) -> Result<(), StoreError> {
+        match self.directory.seek(position).or_else(|_| self.directory.seek(0)) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io_error("list session directory", &self.path, error)),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>, StoreError> {
+        match self.directory.read() {
+            None => Ok(None),
+            Some(Ok(entry)) => Ok(Some(Entry { name: entry.file_name().to_owned(), next: entry.offset() })),
+            Some(Err(error)) => Err(io_error("list session directory", &self.path, error)),
+        }
+    }
 }

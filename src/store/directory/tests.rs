@@ -6,10 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::contract::{Fixture, contract};
+use super::slot::HEADER;
 use super::*;
 use crate::session::{Encoded, Expiry, Saved, Version, now};
 
 const WAIT: Duration = Duration::from_secs(20);
+/// What a sweep says that found no session.
+const NOTHING: Swept = Swept { deleted: 0, remaining: 0, complete: true, lag: Duration::ZERO };
 
 fn fixture() -> Fixture<DirectoryStore> {
     let temporary = tempfile::tempdir().unwrap();
@@ -167,7 +170,7 @@ fn damage_is_set_aside_once_under_a_name_that_is_no_id() {
     assert_eq!(fs::read(store.path.join(&left[0])).unwrap(), vec![0x55; 4096]);
     assert_eq!(store.iter().unwrap().count(), 0);
     // Kept for a week.
-    assert_eq!(store.delete_old_sessions(Some(Duration::ZERO)).unwrap(), Swept::default());
+    assert_eq!(store.delete_old_sessions(Some(Duration::ZERO)).unwrap(), NOTHING);
     assert_eq!(names(&store.path), left);
     let week = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
     OpenOptions::new().write(true).open(store.path.join(&left[0])).unwrap().set_modified(week).unwrap();
@@ -317,7 +320,173 @@ fn damage_that_a_sweep_meets_is_no_session() {
     let (store, _keep) = store();
     let (_, path) = create(&store, 10);
     fs::write(&path, vec![0x55; 4096]).unwrap();
-    assert_eq!(store.delete_old_sessions(None).unwrap(), Swept::default());
+    assert_eq!(store.delete_old_sessions(None).unwrap(), NOTHING);
+}
+
+/// The lock is the directory's own. It is not that of the sessions: requests go on.
+#[test]
+fn a_sweep_leaves_the_directory_to_who_has_its_lock() {
+    let (store, _keep) = store();
+    let (id, _) = create(&store, 10);
+    let directory = fs::File::open(&store.path).unwrap();
+    assert!(crate::sys::lock::try_exclusive(&directory).unwrap());
+    assert_eq!(store.sweep(Some(Duration::ZERO), None).unwrap(), None);
+    assert_eq!(store.sweep(Some(Duration::ZERO), Some(Duration::ZERO)).unwrap(), None);
+    save(&store, &id, 20);
+    drop(directory);
+    let swept = store.sweep(Some(Duration::ZERO), None).unwrap().unwrap();
+    assert_eq!((swept.deleted, swept.complete), (1, true));
+}
+
+/// A sweep has the lowest priority, and so would everybody who waited for a lock that it holds.
+#[test]
+fn a_sweep_takes_no_lock_of_a_session_that_is_not_over() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    save(&store, &id, 20);
+    // What would be looked at as a whole, under the lock, would be found to be damaged there.
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"damage", HEADER as u64).unwrap();
+    file.write_all_at(b"damage", 2048 + HEADER as u64).unwrap();
+    let swept = store.sweep(None, None).unwrap().unwrap();
+    assert_eq!((swept.deleted, swept.remaining), (0, 1));
+    assert!(path.exists(), "looked at under the lock");
+    assert_eq!(size_of(&store, &id), None);
+    assert!(!path.exists());
+}
+
+/// The header that is not current may say that the session is over, or was deleted: then only a look can tell.
+#[test]
+fn a_header_that_is_not_current_ends_no_session_and_keeps_none() {
+    let (store, _keep) = store();
+    let ended = Record { ends: Some(1), ..record(10) };
+    let both = [(record(10), ended.clone(), 1), (ended, record(10), 0)];
+    for (old, new, deleted) in both {
+        let id = Id::generate().unwrap();
+        let path = store.path.join(&*id.to_text());
+        store.create(&id, &record(10)).unwrap();
+        let mut guard = store.lock(&id, WAIT).unwrap().unwrap();
+        // The lock's holder remembers where it is, whatever the file says of its end.
+        let Saved::Saved(version) = guard.save(&old, Version(1)).unwrap() else { panic!() };
+        assert!(matches!(guard.save(&new, version).unwrap(), Saved::Saved(_)));
+        drop(guard);
+        assert_eq!(store.sweep(None, None).unwrap().unwrap().deleted, deleted);
+        assert_eq!(path.exists(), deleted == 0);
+    }
+}
+
+/// How long the session that was over for the longest time had been so.
+#[test]
+fn a_sweep_tells_how_far_it_lags() {
+    let (store, _keep) = store();
+    let ago = |path: &Path, seconds| {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    };
+    let near = |lag: Duration, seconds: u64| (seconds..seconds + 20).contains(&lag.as_secs());
+    for (idle, unused) in [(100, 400), (100, 150), (1000, 5)] {
+        let (id, mut record) = (Id::generate().unwrap(), record(1));
+        record.set_expiry(Expiry { idle: Some(Duration::from_secs(idle)), absolute: None }, now());
+        store.create(&id, &record).unwrap();
+        ago(&store.path.join(&*id.to_text()), unused);
+    }
+    let swept = store.sweep(None, None).unwrap().unwrap();
+    assert!((swept.deleted, swept.remaining) == (2, 1) && near(swept.lag, 300), "{swept:?}");
+    for unused in [700, 200, 5] {
+        ago(&create(&store, 1).1, unused);
+    }
+    let swept = store.sweep(Some(Duration::from_secs(100)), None).unwrap().unwrap();
+    assert!((swept.deleted, swept.remaining) == (2, 2) && near(swept.lag, 600), "{swept:?}");
+    assert_eq!(store.sweep(None, None).unwrap().unwrap().lag, Duration::ZERO);
+}
+
+/// The position is a number, and whatever stands there instead is none.
+#[test]
+fn what_stands_in_place_of_a_position_does_no_harm() {
+    let position = |store: &DirectoryStore| store.path.join("sweep-position");
+    let plant: [fn(&Path, &Path); 8] = [
+        |path, _| fs::write(path, "garbage").unwrap(),
+        |path, _| fs::write(path, "").unwrap(),
+        |path, _| fs::write(path, vec![b'1'; 1 << 20]).unwrap(),
+        // No position of any directory, or behind its end.
+        |path, _| fs::write(path, "9223372036854775807\n").unwrap(),
+        |path, target| symlink(target, path).unwrap(),
+        |path, target| fs::hard_link(target, path).unwrap(),
+        |path, _| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        },
+        |path, _| fs::create_dir(path).unwrap(),
+    ];
+    for (n, plant) in plant.into_iter().enumerate() {
+        let (store, keep) = store();
+        let target = keep.path().join("target");
+        fs::write(&target, "precious").unwrap();
+        let over = Record { ends: Some(1), ..record(1) };
+        for _ in 0..10 {
+            store.create(&Id::generate().unwrap(), &over).unwrap();
+            create(&store, 1);
+        }
+        plant(&position(&store), &target);
+        let (mut deleted, mut turns) = (0, 0);
+        // Two passes: one may begin anywhere.
+        for _ in 0..2 {
+            loop {
+                turns += 1;
+                let swept = store.sweep(None, Some(Duration::ZERO)).unwrap().unwrap();
+                deleted += swept.deleted;
+                if swept.complete {
+                    break;
+                }
+                assert!(turns < 100, "{n}: it does not get on");
+            }
+        }
+        assert_eq!(deleted, 10, "{n}");
+        assert!(!position(&store).exists(), "{n}");
+        assert_eq!(store.iter().unwrap().count(), 10, "{n}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious", "{n}");
+    }
+}
+
+/// A directory that is not empty is somebody's, and stays; the sweep does what it can.
+#[test]
+fn a_position_that_cannot_be_kept_is_no_failure() {
+    let (store, _keep) = store();
+    create(&store, 1);
+    create(&store, 1);
+    let blocked = store.path.join("sweep-position");
+    fs::create_dir_all(blocked.join("more")).unwrap();
+    assert!(!store.sweep(None, Some(Duration::ZERO)).unwrap().unwrap().complete);
+    assert!(store.sweep(None, None).unwrap().unwrap().complete);
+    assert!(blocked.join("more").exists());
+    assert_eq!(store.iter().unwrap().count(), 2);
+}
+
+/// A pass is killed, or the directory changes under it: nothing is lost but time.
+#[test]
+fn a_position_survives_what_happens_to_the_directory() {
+    let (store, _keep) = store();
+    let all: Vec<Id> = (0..300).map(|_| create(&store, 1).0).collect();
+    let over = Record { ends: Some(1), ..record(1) };
+    let step = || store.sweep(None, Some(Duration::ZERO)).unwrap().unwrap();
+    (0..100).for_each(|_| assert!(!step().complete));
+    assert!(store.path.join("sweep-position").exists());
+    assert_eq!(store.iter().unwrap().count(), 300);
+    // Much of what was passed goes, and much that is over comes.
+    all.iter().step_by(2).for_each(|id| assert!(store.delete(id).unwrap()));
+    (0..200).for_each(|_| _ = store.create(&Id::generate().unwrap(), &over).unwrap());
+    let mut deleted = 0;
+    for _ in 0..2 {
+        deleted +=
+            std::iter::from_fn(|| Some(step())).take_while(|swept| !swept.complete).map(|s| s.deleted).sum::<u64>();
+    }
+    // What came behind the position in the first pass, the rest in the second; but the last of each, which is complete.
+    assert!((198..=200).contains(&deleted), "{deleted}");
+    assert_eq!(store.iter().unwrap().count(), 150);
+    // A sweep without a budget goes through all, wherever the others are.
+    assert!(!step().complete);
+    let swept = store.sweep(None, None).unwrap().unwrap();
+    assert_eq!((swept.remaining, swept.complete), (150, true));
+    assert!(!store.path.join("sweep-position").exists());
 }
 
 /// A touch may come at any time, and takes no lock.

@@ -1,7 +1,6 @@
 //! What the reports say: numbers from the scoreboard, the listeners and `/proc`, before they have a form.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
@@ -11,6 +10,7 @@ use super::measure::{Measure, Usage};
 use crate::server::listener::Listener;
 use crate::server::pool::clock::{now, now_micros, seconds};
 use crate::server::pool::scoreboard::{BOUNDS, Count, Event, LockState, Scoreboard, Slot, Totals, session_name};
+use crate::server::pool::sweeper;
 use crate::sys::queue;
 
 /// How the pool is.
@@ -369,21 +369,18 @@ fn exits(board: Scoreboard) -> BTreeMap<&'static str, u64> {
 }
 
 impl Sweep {
-    /// The words are the sweeper's: when the last one ended, by the pool's clock and 0 for never, what it did, and what
-    /// all of them did.
     fn of(board: Scoreboard) -> Option<Self> {
-        let words = board.sweep();
-        let finished = words[0].load(Acquire);
-        let word = |at: usize| words[at].load(Relaxed);
-        (finished != 0).then(|| Self {
-            ago_seconds: seconds(now().saturating_sub(finished)),
-            deleted: word(1),
-            remaining: word(2),
-            lag_seconds: seconds(word(3)),
-            took_seconds: seconds(word(4)),
-            deleted_total: word(5),
-            sweeps_total: word(6),
-            failures_total: word(7),
+        let report = sweeper::Report::new(board.sweep());
+        let [sweeps_total, failures_total, deleted_total] = report.totals();
+        report.last().map(|last| Self {
+            ago_seconds: seconds(now().saturating_sub(last.finished)),
+            deleted: last.deleted,
+            remaining: last.remaining,
+            lag_seconds: seconds(last.lag),
+            took_seconds: seconds(last.took),
+            deleted_total,
+            sweeps_total,
+            failures_total,
         })
     }
 }
@@ -406,7 +403,7 @@ fn locks(rows: &[Row]) -> Vec<Lock> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::atomic::Ordering::Release;
+    use std::sync::atomic::Ordering::{Relaxed, Release};
 
     use http::{Method, StatusCode};
 
@@ -427,7 +424,7 @@ pub(super) mod tests {
             slot.set_ready();
             slot.set_pid(pid);
         }
-        let desk = Desk::new(slots[0], u64::MAX, None);
+        let desk = Desk::new(slots[0], u64::MAX, None, None);
         for (status, count) in [(StatusCode::OK, 3), (StatusCode::NOT_FOUND, 1)] {
             for _ in 0..count {
                 desk.begin(&Method::GET, "/");

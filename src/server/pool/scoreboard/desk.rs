@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -9,7 +10,7 @@ use http::{Method, StatusCode};
 use super::name::session_name;
 use super::slot::Slot;
 use super::tally::Count;
-use crate::message::MetaVariables;
+use crate::message::{Clock, MetaVariables};
 use crate::server::activity::{Activity, Reply};
 use crate::server::pool::clock::now_micros;
 use crate::server::pool::journal::Journal;
@@ -31,13 +32,19 @@ pub(in crate::server::pool) struct Desk {
     /// How many requests this worker serves before it leaves.
     limit: u64,
     /// Requests that take longer are named in the log.
-    threshold: Duration,
+    slow: Duration,
+    clock: Option<Arc<dyn Clock>>,
     /// Where each request is written down, and what the names of sessions are made with.
     journal: Option<(Journal, u64)>,
 }
 
 impl Desk {
-    pub(in crate::server::pool) fn new(slot: Slot, limit: u64, threshold: Option<Duration>) -> Self {
+    pub(in crate::server::pool) fn new(
+        slot: Slot,
+        limit: u64,
+        threshold: Option<Duration>,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
         Self {
             slot,
             words: slot.deadline(),
@@ -47,7 +54,8 @@ impl Desk {
             served: Cell::new(0),
             began: Cell::new(0),
             limit,
-            threshold: threshold.unwrap_or(Duration::MAX),
+            slow: threshold.unwrap_or(Duration::MAX),
+            clock,
             journal: None,
         }
     }
@@ -114,13 +122,18 @@ impl Activity for Desk {
         }
     }
 
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        self.clock.clone()
+    }
+
     fn begin(&self, method: &Method, path: &str) {
         self.quiet();
         let number = self.served.get() + 1;
         self.served.set(number);
         self.busy.set(true);
-        self.began.set(now_micros());
-        self.slot.begin();
+        let time = now_micros();
+        self.began.set(time);
+        self.slot.begin(time / 1000);
         self.slot.set_text(method.as_str(), path);
         let answer = match self.answer.get() {
             Answer::Http if *method == Method::HEAD => Answer::HttpHead,
@@ -133,7 +146,7 @@ impl Activity for Desk {
         self.quiet();
         let micros = now_micros().saturating_sub(self.began.get());
         self.slot.tally().request(status, micros);
-        if Duration::from_micros(micros) > self.threshold {
+        if Duration::from_micros(micros) > self.slow {
             self.slot.tally().add(Count::Slow, 1);
             let (method, path) = self.slot.text();
             let age = Duration::from_micros(micros).as_secs_f64();
@@ -163,7 +176,7 @@ mod tests {
         board.prepare(1, 0);
         assert!(!slot.is_ready() && !slot.has_worked());
         slot.set_ready();
-        let desk = Desk::new(slot, 2, None);
+        let desk = Desk::new(slot, 2, None, None);
         desk.attend(7, Answer::Http);
         desk.begin(&Method::HEAD, "/slow");
         assert_eq!(slot.work().map(|work| work.number), Some(1));

@@ -230,11 +230,6 @@ impl Scoreboard {
         self.words()[CALLED].swap(0, AcqRel) != 0
     }
 
-    /// Whether one has called.
-    pub(super) fn is_called(&self) -> bool {
-        self.words()[CALLED].load(Acquire) != 0
-    }
-
     /// What session IDs are hashed with, so that they can be told apart in reports and not be recognised.
     pub(super) fn salt(&self) -> u64 {
         self.words()[SALT].load(Relaxed)
@@ -317,8 +312,7 @@ mod tests {
         let board = Scoreboard::new(1).unwrap();
         assert!(board.call() && !board.call());
         assert!(board.take_call() && !board.take_call());
-        assert!(!board.is_called());
-        assert!(board.call() && board.is_called());
+        assert!(board.call());
     }
 
     #[test]

@@ -116,8 +116,9 @@ impl Slot {
         self.words[PID].load(Relaxed)
     }
 
-    /// The worker has set up its store and serves.
+    /// The worker has set up its store and serves: it is idle until it is [`busy`](Self::busy).
     pub(in crate::server::pool) fn set_ready(&self) {
+        self.words[IDLE_SINCE].store(now().max(1), Release);
         self.words[STATE].store(READY, Release);
     }
 
@@ -154,8 +155,8 @@ impl Slot {
         }
     }
 
-    pub(super) fn begin(&self) {
-        self.words[STARTED].store(now(), Relaxed);
+    pub(super) fn begin(&self, time: u64) {
+        self.words[STARTED].store(time, Relaxed);
         self.words[EXTENSION].store(0, Relaxed);
         self.words[SESSION].store(0, Relaxed);
     }
@@ -228,6 +229,11 @@ impl Slot {
         let result = wait();
         self.words[IDLE_SINCE].store(0, Release);
         result
+    }
+
+    /// The worker turns to a connection.
+    pub(in crate::server::pool) fn busy(&self) {
+        self.words[IDLE_SINCE].store(0, Release);
     }
 
     /// What the worker has to do with the lock of which session, and since when.
