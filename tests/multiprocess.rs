@@ -25,13 +25,7 @@ mod process;
 mod site;
 mod support;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Waits until no other test is at work.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use support::turn;
 
 /// Not a test: what the processes that the tests start do.
 #[test]

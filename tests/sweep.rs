@@ -320,7 +320,9 @@ fn sessions_in_use_are_never_deleted_under_load() {
         let results: Vec<_> = visitors.into_iter().map(thread::ScopedJoinHandle::join).collect();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let added: usize = sweeper.join().unwrap();
-        results.into_iter().for_each(|result| result.unwrap());
+        for result in results {
+            result.unwrap();
+        }
         eventually("what is over goes", || sessions.count() == 4);
         assert!(added > 10 && pool.log().contains(" deleted="), "{}", pool.log());
     });

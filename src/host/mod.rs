@@ -143,7 +143,8 @@ impl Host {
         self.configured()
     }
 
-    /// How long a request waits for a session that another one holds, before it is answered with 503. Default 30 s.
+    /// How long a request waits for a session that another one holds, before it is answered with 503. Default 30 s. In a
+    /// pool it is answered sooner where too many wait for the same session, see [the guide](crate::docs::deploy).
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.settings.lock_timeout = Some(timeout);

@@ -16,7 +16,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-
 use serde::{Deserialize, Serialize};
 
 use super::stream::Stream;

@@ -131,7 +131,7 @@ pub trait Store: Send + Sync {
         Ok(self.load(id)?.is_some())
     }
 
-    /// The lock of a session, waited for at most `wait`.
+    /// The lock of a session, waited for at most `wait`. One request may ask several times, and first without waiting.
     fn lock(&self, id: &Id, wait: Duration) -> Result<Option<Box<dyn Guard>>, StoreError>;
 
     /// All sessions that are not over, for administration.

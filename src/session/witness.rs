@@ -37,7 +37,7 @@ pub(crate) trait Witness: Send + Sync {
     /// The request uses this session, or has made it.
     fn uses(&self, id: &Id);
 
-    /// The request begins to wait for the lock of this session.
+    /// The request is about to ask for the lock of this session, and to wait for it where it must.
     fn waits(&self, id: &Id);
 
     /// How much longer it may wait.
@@ -66,11 +66,7 @@ pub(super) fn lock(
             other => other.into(),
         });
     };
-    // Nearly always nobody is there, and then nobody needs to know of a wait.
-    let guard = match store.lock(id, Duration::ZERO) {
-        Err(StoreError::Locked) => wait(store, id, timeout, &**witness)?,
-        other => other?,
-    };
+    let guard = wait(store, id, timeout, &**witness)?;
     Ok(guard.map(|guard| Box::new(Seen::new(guard, id, Arc::clone(witness))) as Box<dyn Guard>))
 }
 
@@ -80,41 +76,62 @@ fn wait(
     timeout: Duration,
     witness: &dyn Witness,
 ) -> Result<Option<Box<dyn Guard>>, SessionError> {
-    let waiting = Waiting::new(witness, id);
+    let mut waiting = Waiting::new(witness, id);
+    // Nearly always nobody is there.
+    let mut patience = Patience::Wait(Duration::ZERO);
+    let mut left = timeout;
     loop {
-        let left = timeout.saturating_sub(waiting.since.elapsed());
+        let time = match patience {
+            Patience::Wait(time) => time.min(left),
+            // It may have become free at this moment.
+            Patience::GiveUp => Duration::ZERO,
+        };
+        match store.lock(id, time) {
+            Err(StoreError::Locked) => {}
+            other => {
+                waiting.is_granted = matches!(other, Ok(Some(_)));
+                return Ok(other?);
+            }
+        }
+        if patience == Patience::GiveUp {
+            witness.note(Happening::Refused);
+            return Err(SessionError::TooManyWaiters);
+        }
+        let since = *waiting.since.get_or_insert_with(Instant::now);
+        left = timeout.saturating_sub(since.elapsed());
         if left.is_zero() {
             witness.note(Happening::TimedOut);
             return Err(SessionError::LockTimeout);
         }
-        let Patience::Wait(time) = witness.patience() else {
-            witness.note(Happening::Refused);
-            return Err(SessionError::TooManyWaiters);
-        };
-        match store.lock(id, time.min(left)) {
-            Err(StoreError::Locked) => {}
-            other => return Ok(other?),
-        }
+        patience = witness.patience();
     }
 }
 
-/// A wait that its witness knows of until it ends, be it by a panic of the store.
+/// A wait that its witness knows of until it ends, be it by a panic of the store. Who finds the lock free has not waited,
+/// but is seen to come: somebody who gets it and is kept from saying so must not look like nobody.
 struct Waiting<'a> {
     witness: &'a dyn Witness,
-    since: Instant,
+    /// Since when somebody else is known to hold the lock.
+    since: Option<Instant>,
+    /// Who waited holds the lock, and is about to say so: nobody is to see it do neither.
+    is_granted: bool,
 }
 
 impl<'a> Waiting<'a> {
     fn new(witness: &'a dyn Witness, id: &Id) -> Self {
         witness.waits(id);
-        Self { witness, since: Instant::now() }
+        Self { witness, since: None, is_granted: false }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.witness.note(Happening::Waited(self.since.elapsed()));
-        self.witness.leaves();
+        if let Some(since) = self.since {
+            self.witness.note(Happening::Waited(since.elapsed()));
+        }
+        if !self.is_granted {
+            self.witness.leaves();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What must hold behind every front server.
 
 use std::fs::{self, File};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -341,6 +342,45 @@ pub(crate) fn a_restart_of_the_pool_is_not_punished(front: Front) {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
     assert_eq!(site.get("/hello").status, 200);
+}
+
+/// 64 requests of one session, each of which takes a second, and a pool of 4: the answer to those who are too many
+/// arrives, and others hardly notice.
+pub(crate) fn one_session_does_not_take_the_pool(front: Front) {
+    let site = Site::plain(front);
+    let (session, other) = (site.log_in(), site.log_in());
+    let visit = |count: u64| {
+        let began = Instant::now();
+        assert_eq!(site.get("/hello").status, 200);
+        assert_eq!(site.request("POST", "/counter").session(&other).send().status, 200);
+        assert_eq!(site.check(&other, "counter"), count.to_string());
+        began.elapsed()
+    };
+    let mut alone: Vec<Duration> = (1..=100).map(visit).collect();
+    alone.sort_unstable();
+    let done = AtomicBool::new(false);
+    let (mut times, replies) = thread::scope(|scope| {
+        let others =
+            scope.spawn(|| (101..).take_while(|_| !done.load(Ordering::Relaxed)).map(visit).collect::<Vec<Duration>>());
+        let crowd: Vec<_> = (0..64)
+            .map(|_| scope.spawn(|| site.request("POST", "/slow?ms=1000&write=k").session(&session).form("x=1").send()))
+            .collect();
+        let replies: Vec<_> = crowd.into_iter().map(|one| one.join().expect("a reply")).collect();
+        done.store(true, Ordering::Relaxed);
+        (others.join().expect("served"), replies)
+    });
+    let (served, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 200);
+    for reply in &refused {
+        assert_eq!((reply.status, reply.header("Retry-After").as_deref()), (503, Some("1")), "{}", reply.text());
+    }
+    assert!(!served.is_empty() && refused.len() >= 32, "{} served, {} refused", served.len(), refused.len());
+    let last = site.request("POST", "/slow?ms=0&write=k").session(&session).form("x=1").send();
+    assert_eq!(last.text(), format!("k: {}\n", served.len() + 1));
+    times.sort_unstable();
+    // Three requests each, one of them with work under the lock.
+    let (own, most) = (alone[98], times[times.len() * 99 / 100]);
+    println!("{} visits of three requests, p99 {most:?}; alone {own:?}", times.len());
+    assert!(times.len() >= 50 && most < Duration::from_millis(100) + own, "p99 {most:?}, alone {own:?}");
 }
 
 pub(crate) fn big_headers(front: Front) {

@@ -64,14 +64,22 @@ front!(
     nginx_scgi,
     NginxScgi,
     "needs nginx (Debian: nginx-light): run tests/run",
-    a_restart_of_the_pool_is_not_punished
+    a_restart_of_the_pool_is_not_punished,
+    one_session_does_not_take_the_pool
 );
 front!(apache_cgi, ApacheCgi, "needs Apache (Debian: apache2): run tests/run", nobody_waits_for_a_sweep);
-front!(apache_scgi, ApacheScgi, "needs Apache (Debian: apache2): run tests/run", a_restart_of_the_pool_is_not_punished);
+front!(
+    apache_scgi,
+    ApacheScgi,
+    "needs Apache (Debian: apache2): run tests/run",
+    a_restart_of_the_pool_is_not_punished,
+    one_session_does_not_take_the_pool
+);
 front!(lighttpd_cgi, LighttpdCgi, "needs lighttpd (Debian: lighttpd): run tests/run", nobody_waits_for_a_sweep);
 front!(
     lighttpd_scgi,
     LighttpdScgi,
     "needs lighttpd (Debian: lighttpd): run tests/run",
-    a_restart_of_the_pool_is_not_punished
+    a_restart_of_the_pool_is_not_punished,
+    one_session_does_not_take_the_pool
 );

@@ -69,23 +69,11 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn start(front: Front, plan: Plan) -> Self {
         let place = Place::new();
-        let setting = Setting { front, plan, place: &place, address: free_address(), user: web_user() };
         fs::create_dir(place.path("lib")).unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_demo")), &place.path("lib/demo"));
-        place.private("sessions", setting.user.as_ref().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
+        place.private("sessions", web_user().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
         let pool = (!front.is_cgi()).then(|| start_pool(&place, plan));
-        if plan.https {
-            make_certificate(&place);
-        }
-        fs::write(place.path("site.conf"), setting.site_file()).unwrap();
-        let command = match front {
-            Front::NginxScgi => setting.nginx(),
-            Front::ApacheCgi | Front::ApacheScgi => setting.apache(),
-            Front::LighttpdCgi | Front::LighttpdScgi => setting.lighttpd(),
-        };
-        let address = setting.address;
-        let server = Process::start(command, place.path("server.log"));
-        server.wait_for("the server listens", |_| TcpStream::connect(address).ok());
+        let (address, server) = start_server(front, plan, &place);
         Self { address, plan, _server: server, pool, place }
     }
 
@@ -168,6 +156,23 @@ impl Site {
     pub(crate) fn pool_log(&self) -> String {
         self.pool.as_ref().map(Process::log).unwrap_or_default()
     }
+}
+
+/// The web server alone, and where it listens; a pool is expected on `scgi.sock` in `place`.
+pub(crate) fn start_server(front: Front, plan: Plan, place: &Place) -> (SocketAddr, Process) {
+    let setting = Setting { front, plan, place, address: free_address(), user: web_user() };
+    if plan.https {
+        make_certificate(place);
+    }
+    fs::write(place.path("site.conf"), setting.site_file()).unwrap();
+    let command = match front {
+        Front::NginxScgi => setting.nginx(),
+        Front::ApacheCgi | Front::ApacheScgi => setting.apache(),
+        Front::LighttpdCgi | Front::LighttpdScgi => setting.lighttpd(),
+    };
+    let server = Process::start(command, place.path("server.log"));
+    server.wait_for("the server listens", |_| TcpStream::connect(setting.address).ok());
+    (setting.address, server)
 }
 
 fn start_pool(place: &Place, plan: Plan) -> Process {

@@ -8,6 +8,7 @@ pub mod visitor;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that should happen at once. Only a failing test waits so long.
@@ -46,6 +47,12 @@ impl Drop for TestDir {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// Waits until no other test is at work.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks again and again until `condition` holds; fails with `what` if it never does. For what gives no sign of itself.

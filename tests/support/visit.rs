@@ -1,6 +1,6 @@
 //! A visitor with a cookie, who comes in by any of the three ways: HTTP, SCGI or CGI.
 
-use std::io::{self, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -59,11 +59,14 @@ pub struct Visitor {
     pub cookie: Option<String>,
     /// HTTP connections are kept, as browsers do.
     kept: Option<BufReader<TcpStream>>,
+    /// The last request found that the connection it was to use had been closed, with nothing said to it: it may be made
+    /// again where it may be repeated (RFC 9112 section 9.3.1).
+    pub was_closed_before: bool,
 }
 
 impl Visitor {
     pub fn new(door: &Door) -> Self {
-        Self { door: door.clone(), cookie: None, kept: None }
+        Self { door: door.clone(), cookie: None, kept: None, was_closed_before: false }
     }
 
     /// Somebody with this cookie.
@@ -86,11 +89,18 @@ impl Visitor {
     pub fn ask(&mut self, method: &str, target: &str, form: &str) -> io::Result<Answer> {
         let answer = match &self.door {
             Door::Http(address) => {
-                let mut stream = match self.kept.take() {
+                let kept = self.kept.take();
+                let was_kept = kept.is_some();
+                self.was_closed_before = false;
+                let mut stream = match kept {
                     Some(stream) => stream,
                     None => connect(address)?,
                 };
-                stream.get_mut().write_all(http(method, target, self.cookie.as_deref(), form).as_bytes())?;
+                let sent = stream.get_mut().write_all(http(method, target, self.cookie.as_deref(), form).as_bytes());
+                let begun = sent.and_then(|()| stream.fill_buf().map(|bytes| !bytes.is_empty()));
+                // A time that is over is no end of the connection.
+                self.was_closed_before = was_kept && begun.as_ref().map_or_else(is_end, |&begun| !begun);
+                begun?;
                 let (answer, stays) = read_http(&mut stream)?;
                 self.kept = stays.then_some(stream);
                 answer
@@ -156,6 +166,10 @@ fn connect(address: &str) -> io::Result<BufReader<TcpStream>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn meta<'a>(method: &'a str, target: &'a str, form: &str) -> Vec<(&'static str, String)> {

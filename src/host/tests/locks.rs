@@ -77,25 +77,25 @@ fn told(recorder: &Recorder, expected: &str) {
 fn a_lock_is_told_of_while_it_is_held() {
     let (site, recorder) = witnessed(|host| host);
     site.post(count);
-    told(&recorder, "holds uses Committed leaves");
+    told(&recorder, "waits holds uses Committed leaves");
     // Nothing to save.
     site.post(|session| Ok(session.id()?));
-    told(&recorder, "holds uses leaves");
+    told(&recorder, "waits holds uses leaves");
     // A reader has no lock, and one that adds to what is there has it at the end only.
     site.get(|session| Ok(session.get::<u64>("n")?));
     told(&recorder, "uses");
     site.get(count);
-    told(&recorder, "uses holds Committed leaves");
+    told(&recorder, "uses waits holds Committed leaves");
     // Neither an error nor a panic leaves a lock behind.
     site.request("POST", |_, session| Err(Error::message(format!("{:?}", session.id()?))));
-    told(&recorder, "holds uses leaves");
+    told(&recorder, "waits holds uses leaves");
     site.request("POST", |_, session| panic!("{}", session.id().is_ok()));
-    told(&recorder, "holds uses leaves");
+    told(&recorder, "waits holds uses leaves");
     // What deletes the old session gives its lock back with that. Renewed: another session from here on; flushed: none.
     site.post(|session| Ok(session.set_user("anna")?));
-    told(&recorder, "holds uses uses leaves Committed");
+    told(&recorder, "waits holds uses uses leaves Committed");
     site.post(|session| Ok(session.flush()?));
-    told(&recorder, "holds uses leaves Committed");
+    told(&recorder, "waits holds uses leaves Committed");
     assert_eq!(site.sessions(), 0);
     site.post(count);
     told(&recorder, "uses Committed");
@@ -117,7 +117,7 @@ fn who_finds_the_lock_taken_asks_how_long_to_wait() {
         post.join().unwrap()
     });
     assert_eq!(runs, 2);
-    told(&recorder, "waits asks asks asks Waited leaves holds uses Committed leaves");
+    told(&recorder, "waits asks asks asks Waited holds uses Committed leaves");
 }
 
 #[test]
@@ -163,5 +163,5 @@ fn a_second_run_is_told_of_and_has_the_lock() {
     let (response, runs) =
         super::overlap::overlapping(&site, "GET", |s| count(s).map(drop), |site| _ = site.get(count), |_| Ok(()));
     assert_eq!((response.status(), runs), (StatusCode::OK, 2));
-    told(&recorder, "uses uses holds Committed leaves holds Repeated Committed leaves");
+    told(&recorder, "uses uses waits holds Committed leaves waits holds Repeated Committed leaves");
 }

@@ -210,6 +210,9 @@ impl<'a> Attendant<'a> {
     fn park(&mut self, quiet: Quiet) {
         if quiet.fresh || !asked_to_leave() {
             self.parking.park(quiet);
+        } else if !self.board.is_stopping() {
+            // Told to leave after the response has promised that the connection stays: it does, with somebody else.
+            self.parking.pass_on(&quiet);
         }
     }
 

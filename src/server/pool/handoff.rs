@@ -37,6 +37,8 @@ pub(crate) struct Handoff {
     pub(super) ready: Vec<RawFd>,
     pub(super) generation: u64,
     pub(super) target: usize,
+    /// `HUP` has come again meanwhile.
+    pub(super) again: bool,
     /// When the next sweep is due.
     pub(super) sweep: Option<u64>,
     pub(super) crew: Vec<Hand>,

@@ -1,7 +1,8 @@
 //! Who holds the locks of sessions and who waits for them, in all workers of the pool: so that one session cannot take it.
 //!
 //! Holder and waiters of one session together may occupy a share of the workers only. Who comes on top of that waits as
-//! well while the lock changes hands quickly; once somebody has held it for [`LONG_HOLD`], those are sent away.
+//! well while the lock changes hands quickly; once somebody has held it for [`LONG_HOLD`], those are sent away. Time in
+//! which a holder gets no processor is no hold of its own making, and does not count.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use super::clock::now;
 use super::scoreboard::{Count, LockState, Scoreboard, Slot};
 use crate::session::{Happening, Id, Patience, Witness};
+use crate::sys::pulse::{Pulse, pulse};
 
 /// A lock that was held for so many milliseconds does not change hands quickly.
 const LONG_HOLD: u64 = 50;
@@ -35,7 +37,42 @@ impl Locks {
         let (_, workers, _) = self.board.wanted();
         self.most.unwrap_or(workers / 2).max(1)
     }
+
+    /// Whether worker `number`, which has held the lock `since` and for long by the clock, is to blame for that.
+    fn look_at_holder(&self, number: usize, since: u64) -> Look {
+        let slot = self.board.slot(number);
+        let look = match pulse(slot.pid()) {
+            Pulse::Gone => return Look::Dead,
+            Pulse::Rests => Look::Slow,
+            Pulse::Runs(total) => match LONG_HOLD.saturating_sub(slot.ran(since, total)) {
+                0 => Look::Slow,
+                left => Look::Wait(left),
+            },
+        };
+        // It may have given it back just before, and rest from that.
+        let (state, _, now) = slot.lock();
+        if state == LockState::Holds && now == since { look } else { Look::Wait(LONG_HOLD) }
+    }
+
+    /// Whether one who waits for the same lock is awake: it may have got it, and not yet got to say so.
+    fn has_woken(&self, others: &[Other], key: u64) -> bool {
+        let mut waiting = others.iter().filter(|(_, (state, lock, _), _)| *state == LockState::Waits && *lock == key);
+        waiting.any(|(number, ..)| matches!(pulse(self.board.slot(*number).pid()), Pulse::Runs(_)))
+    }
 }
+
+/// What becomes of a waiter that has seen what the holder does.
+enum Look {
+    /// It goes.
+    Slow,
+    /// It waits, as the holder was kept from its work.
+    Wait(u64),
+    /// There is no such holder.
+    Dead,
+}
+
+/// Another worker: its number, its [`Slot::lock`] and its [`Slot::left`].
+type Other = (usize, (LockState, u64, u64), (u64, u64));
 
 impl Witness for Locks {
     fn uses(&self, id: &Id) {
@@ -50,10 +87,26 @@ impl Witness for Locks {
     fn patience(&self) -> Patience {
         let (_, key, since) = self.slot.lock();
         let others = self.board.used().filter(|(number, _)| *number != self.number);
-        let view = View::of(others.map(|(number, slot)| (number, slot.lock(), slot.left())), key, (since, self.number));
-        let (patience, alone) = view.judge(now(), since, self.most(), self.alone.load(Relaxed));
+        let others: Vec<_> = others.map(|(number, slot)| (number, slot.lock(), slot.left())).collect();
+        let view = View::of(&others, key, (since, self.number));
+        let before = self.alone.load(Relaxed);
+        let judge = |view: View| view.judge(now(), since, self.most(), before);
+        let (mut verdict, mut alone) = judge(view);
+        if verdict.is_none() {
+            verdict = match view.held {
+                Some((since, number)) => match self.look_at_holder(number, since) {
+                    Look::Slow => None,
+                    Look::Wait(time) => Some(time),
+                    Look::Dead => {
+                        (verdict, alone) = judge(View { held: None, ..view });
+                        verdict
+                    }
+                },
+                None => self.has_woken(&others, key).then_some(LONG_HOLD),
+            };
+        }
         self.alone.store(alone, Relaxed);
-        patience
+        verdict.map_or(Patience::GiveUp, |millis| Patience::Wait(Duration::from_millis(millis)))
     }
 
     fn holds(&self, id: &Id) {
@@ -84,43 +137,39 @@ impl Witness for Locks {
 struct View {
     /// How many came before it and wait, too.
     ahead: usize,
-    /// Since when a worker of this pool holds the lock.
-    held: Option<u64>,
+    /// Since when a worker of this pool holds the lock, and which.
+    held: Option<(u64, usize)>,
     /// When one last gave it back.
     left: u64,
 }
 
 impl View {
     /// From what the others' slots say of the lock `key`; `mine` is since when this waiter waits, and its number.
-    fn of(
-        others: impl Iterator<Item = (usize, (LockState, u64, u64), (u64, u64))>,
-        key: u64,
-        mine: (u64, usize),
-    ) -> Self {
+    fn of(others: &[Other], key: u64, mine: (u64, usize)) -> Self {
         let mut view = Self { ahead: 0, held: None, left: 0 };
-        for (number, (state, lock, since), (left, at)) in others {
+        for &(number, (state, lock, since), (left, at)) in others {
             if left == key {
                 view.left = view.left.max(at);
             }
             match state {
                 LockState::Waits if lock == key => view.ahead += usize::from((since, number) < mine),
                 // One that was killed holds it until it is buried, but not really: the last one does.
-                LockState::Holds if lock == key => view.held = view.held.max(Some(since)),
+                LockState::Holds if lock == key => view.held = view.held.max(Some((since, number))),
                 _ => {}
             }
         }
         // Who gives the lock back says so before: a holder from before that is dead as well.
-        view.held = view.held.filter(|&since| since >= view.left);
+        view.held = view.held.filter(|&(since, _)| since >= view.left);
         view
     }
 
-    /// What a waiter may do that has waited `since`, where one session may have `most` workers.
+    /// For how many milliseconds a waiter may wait before it looks again that has waited `since`, where one session may
+    /// have `most` workers; `None`: by the clock it is to go.
     ///
     /// `alone` is since when it has seen nobody hold the lock, 0 where it has seen somebody; the new one is returned,
     /// too. Either the lock is just changing hands then, or somebody has it who is not on the board: a CGI script,
     /// another pool, an administrator. That hold is as old as it can be for all that is known.
-    fn judge(self, time: u64, since: u64, most: usize, alone: u64) -> (Patience, u64) {
-        let wait = |millis: u64| Patience::Wait(Duration::from_millis(millis));
+    fn judge(self, time: u64, since: u64, most: usize, alone: u64) -> (Option<u64>, u64) {
         let alone = match self.held {
             Some(_) => 0,
             None if alone == 0 => time,
@@ -130,10 +179,10 @@ impl View {
         if occupied < most || (self.held.is_none() && occupied == most) {
             // Several may come at once and see each other late, and a holder appears after a moment without one: so
             // even who may stay looks again, but ever more rarely, as it loses its place in the kernel's queue by it.
-            return (wait(LONG_HOLD.max(time.saturating_sub(since))), alone);
+            return (Some(LONG_HOLD.max(time.saturating_sub(since))), alone);
         }
-        let long = time.saturating_sub(self.held.unwrap_or(alone));
-        if long >= LONG_HOLD { (Patience::GiveUp, alone) } else { (wait(LONG_HOLD - long), alone) }
+        let long = time.saturating_sub(self.held.map_or(alone, |(since, _)| since));
+        ((long < LONG_HOLD).then(|| LONG_HOLD - long), alone)
     }
 }
 
@@ -153,12 +202,8 @@ mod tests {
     }
 
     /// What worker 5 sees that has waited since 100.
-    fn view(others: &[(usize, (LockState, u64, u64), (u64, u64))]) -> View {
-        View::of(others.iter().copied(), KEY, (100, 5))
-    }
-
-    fn wait(millis: u64) -> Patience {
-        Patience::Wait(Duration::from_millis(millis))
+    fn view(others: &[Other]) -> View {
+        View::of(others, KEY, (100, 5))
     }
 
     #[test]
@@ -176,76 +221,111 @@ mod tests {
 
     #[test]
     fn the_holder_is_the_last_one_that_is_not_known_to_be_dead() {
-        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, holds(80), (0, 0)), (2, holds(50), (0, 0))]).held, Some(80));
+        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, holds(80), (0, 0)), (2, holds(50), (0, 0))]).held, Some((80, 1)));
         // Another has held the lock since: the holder before it did not come to say that it has none.
         let stale = [(0, holds(30), (0, 0)), (1, NOBODY, (KEY, 31)), (2, NOBODY, (KEY, 20))];
         assert_eq!(view(&stale), View { ahead: 0, held: None, left: 31 });
         // It may have got it in the same millisecond.
-        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, NOBODY, (KEY, 30))]).held, Some(30));
-        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, NOBODY, (KEY + 1, 90))]).held, Some(30));
+        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, NOBODY, (KEY, 30))]).held, Some((30, 0)));
+        assert_eq!(view(&[(0, holds(30), (0, 0)), (1, NOBODY, (KEY + 1, 90))]).held, Some((30, 0)));
     }
 
     #[test]
     fn within_the_share_one_waits_and_looks_ever_more_rarely() {
-        let view = |ahead| View { ahead, held: Some(10), left: 0 };
-        assert_eq!(view(0).judge(1000, 1000, 2, 0), (wait(50), 0));
-        assert_eq!(view(0).judge(1400, 1000, 2, 0), (wait(400), 0));
-        assert_eq!(view(0).judge(1000, 1000, 1, 0), (Patience::GiveUp, 0));
-        assert_eq!(view(6).judge(1000, 1000, 8, 0), (wait(50), 0));
-        assert_eq!(view(7).judge(1000, 1000, 8, 0), (Patience::GiveUp, 0));
+        let view = |ahead| View { ahead, held: Some((10, 0)), left: 0 };
+        assert_eq!(view(0).judge(1000, 1000, 2, 0), (Some(50), 0));
+        assert_eq!(view(0).judge(1400, 1000, 2, 0), (Some(400), 0));
+        assert_eq!(view(0).judge(1000, 1000, 1, 0), (None, 0));
+        assert_eq!(view(6).judge(1000, 1000, 8, 0), (Some(50), 0));
+        assert_eq!(view(7).judge(1000, 1000, 8, 0), (None, 0));
     }
 
     #[test]
     fn beyond_the_share_it_is_the_hold_that_counts() {
-        let view = |held| View { ahead: 3, held: Some(held), left: 0 };
-        assert_eq!(view(1000).judge(1000, 1000, 2, 0), (wait(50), 0));
-        assert_eq!(view(1000).judge(1049, 1000, 2, 0), (wait(1), 0));
-        assert_eq!(view(1000).judge(1050, 1000, 2, 0), (Patience::GiveUp, 0));
+        let view = |held| View { ahead: 3, held: Some((held, 0)), left: 0 };
+        assert_eq!(view(1000).judge(1000, 1000, 2, 0), (Some(50), 0));
+        assert_eq!(view(1000).judge(1049, 1000, 2, 0), (Some(1), 0));
+        assert_eq!(view(1000).judge(1050, 1000, 2, 0), (None, 0));
         // However long one has waited already, a new holder has its time.
-        assert_eq!(view(8990).judge(9000, 1000, 2, 0), (wait(40), 0));
+        assert_eq!(view(8990).judge(9000, 1000, 2, 0), (Some(40), 0));
     }
 
     #[test]
     fn without_a_holder_on_the_board_ones_own_time_counts() {
         let view = |ahead, left| View { ahead, held: None, left };
         // The first look begins it, a lock that was given back meanwhile begins it anew.
-        assert_eq!(view(2, 0).judge(1000, 900, 2, 0), (wait(50), 1000));
-        assert_eq!(view(2, 0).judge(1030, 900, 2, 1000), (wait(20), 1000));
-        assert_eq!(view(2, 1020).judge(1050, 900, 2, 1000), (wait(20), 1020));
-        assert_eq!(view(2, 1020).judge(1070, 900, 2, 1020), (Patience::GiveUp, 1020));
+        assert_eq!(view(2, 0).judge(1000, 900, 2, 0), (Some(50), 1000));
+        assert_eq!(view(2, 0).judge(1030, 900, 2, 1000), (Some(20), 1000));
+        assert_eq!(view(2, 1020).judge(1050, 900, 2, 1000), (Some(20), 1020));
+        assert_eq!(view(2, 1020).judge(1070, 900, 2, 1020), (None, 1020));
         // The holder has no worker of this pool, so there is room for one waiter more.
-        assert_eq!(view(1, 0).judge(1300, 1000, 2, 1000), (wait(300), 1000));
-        assert_eq!(view(0, 0).judge(1000, 1000, 1, 0), (wait(50), 1000));
-        let held = View { ahead: 2, held: Some(1040), left: 1030 };
-        assert_eq!(held.judge(1050, 900, 2, 1000), (wait(40), 0));
+        assert_eq!(view(1, 0).judge(1300, 1000, 2, 1000), (Some(300), 1000));
+        assert_eq!(view(0, 0).judge(1000, 1000, 1, 0), (Some(50), 1000));
+        let held = View { ahead: 2, held: Some((1040, 0)), left: 1030 };
+        assert_eq!(held.judge(1050, 900, 2, 1000), (Some(40), 0));
+    }
+
+    /// A process that is not a worker, but lives like one; killed, whatever happens.
+    struct Body(std::process::Child);
+
+    impl Body {
+        fn of(script: &str) -> Self {
+            Self(std::process::Command::new("sh").arg("-c").arg(script).spawn().unwrap())
+        }
+    }
+
+    impl Drop for Body {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Four workers; the first of them, which holds the lock of `id()`, is the process that runs `script`.
+    fn four(script: &str) -> (Scoreboard, [Locks; 4], Body) {
+        let board = Scoreboard::new(6).unwrap();
+        board.set_wanted(4, 4, 4);
+        let body = Body::of(script);
+        let four = [0, 1, 2, 3].map(|number| {
+            board.prepare(number, 0);
+            board.slot(number).set_pid(body.0.id().into());
+            Locks::new(board, number, None)
+        });
+        four[0].holds(&id());
+        (board, four, body)
+    }
+
+    fn id() -> Id {
+        Id::parse("00112233445566778899aabbccddeeff").unwrap()
+    }
+
+    /// What a waiter is told in the end, if it asks again whenever it may.
+    fn ask(locks: &Locks, times: usize) -> Vec<Patience> {
+        let mut told = Vec::new();
+        while told.len() < times && told.last() != Some(&Patience::GiveUp) {
+            told.push(locks.patience());
+            if let Some(Patience::Wait(time)) = told.last() {
+                assert!(*time <= Duration::from_millis(LONG_HOLD), "{told:?}");
+                std::thread::sleep(*time);
+            }
+        }
+        told
     }
 
     #[test]
     fn workers_see_each_other() {
-        let board = Scoreboard::new(6).unwrap();
-        board.set_wanted(4, 4, 4);
-        for number in 0..4 {
-            board.prepare(number, 0);
-        }
-        let worker = |number| Locks::new(board, number, None);
-        let (holder, first, second, other) = (worker(0), worker(1), worker(2), worker(3));
-        let id = Id::parse("00112233445566778899aabbccddeeff").unwrap();
+        let (board, [holder, first, second, other], _body) = four("exec sleep 60");
         let another = Id::parse("ffeeddccbbaa99887766554433221100").unwrap();
         assert_eq!(holder.most(), 2);
-        holder.holds(&id);
-        first.waits(&id);
-        assert_eq!(first.patience(), wait(50));
-        second.waits(&id);
+        first.waits(&id());
+        assert_eq!(first.patience(), Patience::Wait(Duration::from_millis(50)));
+        second.waits(&id());
         other.waits(&another);
-        let (state, key, since) = board.slot(2).lock();
-        assert_eq!((state, key), (LockState::Waits, board.key(&id)));
+        let (state, key, _) = board.slot(2).lock();
+        assert_eq!((state, key), (LockState::Waits, board.key(&id())));
         assert_ne!(key, board.slot(3).lock().1);
         // Once the holder has had its time the second waiter is one too many.
-        while now() < since + LONG_HOLD {
-            assert!(matches!(second.patience(), Patience::Wait(time) if time <= Duration::from_millis(LONG_HOLD)));
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(second.patience(), Patience::GiveUp);
+        assert_eq!(ask(&second, 10).last(), Some(&Patience::GiveUp));
         assert!(matches!(first.patience(), Patience::Wait(_)));
         assert!(matches!(other.patience(), Patience::Wait(_)));
         assert!(matches!(Locks::new(board, 2, Some(3)).patience(), Patience::Wait(_)));
@@ -253,10 +333,43 @@ mod tests {
         first.leaves();
         assert!(matches!(second.patience(), Patience::Wait(_)));
         holder.leaves();
-        assert_eq!(board.slot(0).left().0, board.key(&id));
+        assert_eq!(board.slot(0).left().0, board.key(&id()));
         assert_eq!((board.slot(0).lock().0, board.slot(1).left()), (LockState::None, (0, 0)));
         second.uses(&another);
         assert_eq!(board.slot(2).session(), board.key(&another));
+    }
+
+    #[test]
+    fn a_holder_that_computes_is_slow_once_it_has_had_a_processor_for_that_long() {
+        let (board, [_, first, second, _], body) = four("while :; do :; done");
+        first.waits(&id());
+        second.waits(&id());
+        let told = ask(&second, 1000);
+        assert_eq!(told.last(), Some(&Patience::GiveUp));
+        // What it ran before anybody asked does not count.
+        assert!(told.len() >= 3, "{told:?}");
+        assert!(board.slot(0).ran(board.slot(0).lock().2, 1_000_000) > 900_000);
+        drop(body);
+    }
+
+    #[test]
+    fn a_dead_holder_holds_nothing() {
+        let (_, [_, first, second, third], body) = four("exec sleep 60");
+        drop(body);
+        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        std::thread::sleep(Duration::from_millis(LONG_HOLD));
+        assert!(matches!(third.patience(), Patience::Wait(_)));
+        // Others may hold it now, who are not on the board: they have their time.
+        assert_eq!(ask(&third, 10).last(), Some(&Patience::GiveUp));
+        assert!(matches!(second.patience(), Patience::Wait(_)));
+    }
+
+    #[test]
+    fn who_was_woken_may_hold_the_lock() {
+        let (_, [holder, first, second, third], _body) = four("while :; do :; done");
+        holder.leaves();
+        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        assert!(ask(&third, 4).iter().all(|told| matches!(told, Patience::Wait(_))));
     }
 
     #[test]

@@ -149,6 +149,13 @@ impl Parking {
         }
     }
 
+    /// Puts a connection that is not parked on the shelf; where that cannot be, it is closed.
+    pub(super) fn pass_on(&self, quiet: &Quiet) {
+        if let Some(shelf) = &self.shelf {
+            let _ = shelf.put(quiet);
+        }
+    }
+
     fn start_watcher(&mut self) {
         let Some(to) = self.shelf.as_ref().filter(|_| self.watch.is_none()) else { return };
         match Watch::start(Arc::clone(&self.lot), Arc::clone(to)) {

@@ -157,6 +157,9 @@ pub(super) fn run(
     };
     if master.reloading {
         log!("master pid={} replacing {} workers", pid.as_raw_nonzero(), master.crew.staying().count());
+        if handoff.is_some_and(|handoff| handoff.again) {
+            master.try_program();
+        }
     }
     master.attend()
 }

@@ -10,7 +10,7 @@ use crate::server::pool::reload::Candidate;
 use crate::server::pool::scoreboard::Event;
 use crate::sys::log::log;
 use crate::sys::process::Death;
-use crate::sys::signal::Blocked;
+use crate::sys::signal::{Blocked, Signal};
 
 impl Master<'_> {
     /// `HUP`: sees whether the program on the disk would do.
@@ -44,7 +44,6 @@ impl Master<'_> {
             return;
         }
         match candidate.verdict(death) {
-            Ok(()) if self.again => {}
             Ok(()) => {
                 let error = self.become_program();
                 if self.stopping.is_none() {
@@ -64,7 +63,11 @@ impl Master<'_> {
         // What comes from here on is for the next program.
         let _blocked = Blocked::all();
         while let Some(signal) = self.signals.next() {
-            self.obey(signal);
+            if signal == Signal::HUP {
+                self.again = true;
+            } else {
+                self.obey(signal);
+            }
         }
         if self.stopping.is_some() {
             return io::Error::other("stopping");
@@ -92,6 +95,7 @@ impl Master<'_> {
             generation: self.generation + 1,
             target: self.staff.target(),
             sweep: Some(self.sweeper.next()),
+            again: self.again,
             ..Handoff::default()
         };
         handoff.set_crew(&self.crew);

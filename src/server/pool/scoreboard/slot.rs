@@ -27,7 +27,8 @@ const WISH: usize = 16;
 const LEFT_KEY: usize = 17;
 const LEFT_AT: usize = 18;
 const SESSION: usize = 19;
-const TEXT: usize = 20;
+const PULSE: usize = 20;
+const TEXT: usize = 21;
 const TEXT_WORDS: usize = 32;
 pub(super) const TEXT_BYTES: usize = TEXT_WORDS * 8;
 /// What is counted.
@@ -276,6 +277,21 @@ impl Slot {
         self.words[LOCK_KEY].store(key, Release);
         self.words[LOCK_SINCE].store(now(), Release);
         self.words[LOCK].store(turn | state, Release);
+    }
+
+    /// How long the worker has run since somebody first asked this while it held the lock that it has held `since`, if it
+    /// has run for `total` altogether. All in milliseconds.
+    pub(in crate::server::pool) fn ran(&self, since: u64, total: u64) -> u64 {
+        // In one word, as several may ask at once. Half of a word is weeks, and what counts are differences.
+        let half = |millis: u64| millis & 0xffff_ffff;
+        let word = self.words[PULSE].load(Relaxed);
+        if word >> 32 != half(since) {
+            self.words[PULSE].store(half(since) << 32 | half(total), Relaxed);
+            return 0;
+        }
+        // Whoever asked first may have looked a little later.
+        let ran = half(total.wrapping_sub(word));
+        if ran > u64::from(u32::MAX) / 2 { 0 } else { ran }
     }
 
     /// The session that the request at work, or the last one, has used, as a key; 0: none.
