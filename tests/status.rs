@@ -514,3 +514,74 @@ fn an_scgi_user_is_named() {
     assert!(lines(&path, 1)[0].starts_with("192.0.2.9 - anna+b ["));
     drop(pool.directory);
 }
+
+/// The file of `deploy/`, with the paths, the user and the pool of this test.
+#[test]
+#[ignore = "needs logrotate (Debian: logrotate): run tests/run"]
+fn logrotate_rotates_the_access_log() {
+    let directory = TestDir::new();
+    let path = directory.join("access.log");
+    let pool = Pool::within(directory, "127.0.0.1:0", 1, &["--access-log", path.to_str().unwrap()]);
+    http(&pool.address, "/hello?n=1").unwrap();
+    lines(&path, 1);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/logrotate/cloakroom-demo");
+    let mut file = fs::read_to_string(file).unwrap();
+    for (old, new) in [
+        ("/var/log/cloakroom-demo/access.log {", format!("{} {{", path.display())),
+        ("    su cloakroom-demo cloakroom-demo\n", String::new()),
+        (
+            "systemctl kill --kill-whom=main --signal=USR1 cloakroom-demo.service",
+            format!("kill -USR1 {}", pool.proc.pid()),
+        ),
+    ] {
+        assert_eq!(file.matches(old).count(), 1, "{old}");
+        file = file.replace(old, &new);
+    }
+    let rules = pool.directory.join("rules");
+    fs::write(&rules, file).unwrap();
+    fs::set_permissions(&rules, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(pool.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new("logrotate")
+        .args(["--force", "--state", pool.directory.join("state").to_str().unwrap(), rules.to_str().unwrap()])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    pool.proc.line(" USR1: reopening ");
+    eventually("the new file", || path.exists());
+    http(&pool.address, "/hello?n=2").unwrap();
+    let new = lines(&path, 1);
+    assert!(new.len() == 1 && new[0].contains("/hello?n=2"), "{new:?}");
+    let old = lines(&pool.directory.join("access.log.1"), 1);
+    assert!(old.len() == 1 && old[0].contains("/hello?n=1"), "{old:?}");
+}
+
+/// In a terminal: the screen is cleared once and then overwritten, and no line is broken.
+#[test]
+#[ignore = "needs script (Debian: bsdutils, always there): run tests/run"]
+fn watching_in_a_terminal_overwrites_and_leaves_the_cursor_alone() {
+    let mut pool = Pool::new(1, &[]);
+    let command =
+        format!("stty rows 8 cols 40; exec '{}' status --watch '{}'", env!("CARGO_BIN_EXE_cloakroom"), pool.status);
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(script.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    // Two whole turns.
+    while String::from_utf8_lossy(&shown).matches("\x1b[J").count() < 2 {
+        assert!(stdout.read_until(b'J', &mut shown).unwrap() > 0, "{}", String::from_utf8_lossy(&shown));
+    }
+    pool.proc.signal(Signal::TERM);
+    assert_eq!(pool.proc.end(), 0);
+    assert!(script.wait().unwrap().success());
+    let shown = String::from_utf8(shown).unwrap();
+    assert_eq!((shown.matches("\x1b[2J").count(), shown.matches("\x1b[H").count()), (1, 2), "{shown:?}");
+    assert!(!shown.contains("\x1b[?"), "{shown:?}");
+    let turn = shown.split("\x1b[H").nth(1).unwrap();
+    assert_eq!(turn.matches('\n').count(), 7, "{turn:?}");
+    assert!(turn.split("\x1b[K").all(|line| line.trim_start().chars().count() <= 40), "{turn:?}");
+}

@@ -32,7 +32,8 @@ pub(super) fn command(name: String) -> Command {
          As a CGI script it reads the variables only, and as a service that systemd opens sockets for\n\
          (LISTEN_FDS) it serves those.\n\n\
          Signals to the master: TERM, QUIT: stop when the requests at work are answered; INT: stop at once;\n\
-         HUP: replace the workers one after another; TTIN, TTOU: one worker more, one less.\n\
+         HUP: replace the workers one after another; TTIN, TTOU: one worker more, one less;\n\
+         USR1: open the access log again.\n\
          Exit status: 0 done, 2 usage or configuration, 111 temporary failure of the system."
     );
     let arguments = SETTINGS.iter().map(|setting| {

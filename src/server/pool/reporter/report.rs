@@ -432,6 +432,8 @@ pub(super) mod tests {
             }
         }
         desk.begin(&Method::GET, "/<b>\u{1b}[2J\u{202e}&\"'");
+        // It has not begun its request yet.
+        slots[1].busy();
         slots[0].set_lock(LockState::Holds, 77);
         slots[1].set_lock(LockState::Waits, 77);
         slots[0].tally().add(Count::LockWaits, 2);
