@@ -10,9 +10,12 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use cloakroom::admin::{self, StatusForm};
+use cloakroom::doctor::{self, DoctorToken};
 use cloakroom::session::Swept;
 use cloakroom::{Address, Error};
 
+/// The answer is no: there is something to mend.
+const EXIT_NO: u8 = 1;
 /// Usage: trying again does not help.
 const EXIT_USAGE: u8 = 2;
 /// The system failed; it may work another time.
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("sweep", matches)) => sweep(matches),
         Some(("status", matches)) => status(matches),
+        Some(("doctor", matches)) => doctor(matches),
         _ => unreachable!("clap asks for one of the subcommands"),
     }
 }
@@ -97,6 +101,25 @@ impl Screen {
         let mut stdout = std::io::stdout();
         stdout.write_all(out.as_bytes())?;
         stdout.flush()
+    }
+}
+
+fn doctor(matches: &ArgMatches) -> ExitCode {
+    let url: &String = matches.get_one("url").expect("clap asks for it");
+    let token: &String = matches.get_one("token").expect("clap asks for it");
+    // Not by clap, whose message repeats what was given.
+    let token: DoctorToken = match token.parse() {
+        Ok(token) => token,
+        Err(what) => return fail(EXIT_USAGE, format_args!("--token, CLOAKROOM_DOCTOR_TOKEN: {what}")),
+    };
+    match doctor::examine(url, &token, matches.get_flag("insecure")) {
+        Ok(report) => {
+            let text = if matches.get_flag("json") { report.to_json() + "\n" } else { report.to_text() };
+            let printed = print(&text);
+            if report.is_healthy() || printed != ExitCode::SUCCESS { printed } else { EXIT_NO.into() }
+        }
+        Err(error) if error.is_usage() => fail(EXIT_USAGE, error),
+        Err(error) => fail(EXIT_TEMPORARY, error),
     }
 }
 
@@ -169,6 +192,7 @@ fn command() -> Command {
         "Stop after this time: 50ms, 2s; the next sweep with a budget goes on from there [default: go through all]",
     );
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON");
+    let doctor = doctor_command().arg(json.clone());
     let sweep = Command::new("sweep")
         .about("Deletes sessions that are over; one that is in use is left as it is")
         .after_help(
@@ -194,9 +218,31 @@ fn command() -> Command {
         .about("Administers the sessions of a cloakroom, and shows how its pool is")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
-        .after_help("Exit status: 0 done, 2 usage, 111 failure of the system.")
+        .after_help("Exit status: 0 done, 1 the answer is no, 2 usage, 111 failure of the system.")
         .subcommand(sweep)
         .subcommand(status)
+        .subcommand(doctor)
+}
+
+fn doctor_command() -> Command {
+    let url = Arg::new("url").value_name("URL").required(true).help("Where the application is mounted");
+    let token = Arg::new("token")
+        .long("token")
+        .env("CLOAKROOM_DOCTOR_TOKEN")
+        .hide_env_values(true)
+        .value_name("TOKEN")
+        .required(true)
+        .help("The deployment's CLOAKROOM_DOCTOR_TOKEN; a flag is seen by ps, the variable is not");
+    let insecure =
+        Arg::new("insecure").long("insecure").action(ArgAction::SetTrue).help("Do not check the certificate");
+    Command::new("doctor")
+        .about("Examines a deployment through its front server: what arrives, what is missing, and what mends it")
+        .after_help(
+            "The deployment answers if it has the same token: CLOAKROOM_DOCTOR_TOKEN, 16 characters or more.\n\
+             https:// needs the program curl.\n\
+             Exit status: 0 nothing to mend, 1 something to mend, 2 usage, 111 it cannot be reached.",
+        )
+        .args([url, token, insecure])
 }
 
 #[cfg(test)]

@@ -116,8 +116,9 @@ fn access(request: &Request) -> Access {
 
 /// Says where the sessions are, and, unless told where to listen, where the demo is found.
 fn announce(options: &Options, directory: &Path) {
-    if std::env::var_os("GATEWAY_INTERFACE").is_some() {
-        // A script's stderr is the web server's error log, and this would be in it with every request.
+    if std::env::var_os("GATEWAY_INTERFACE").is_some() || options.doctor.is_some() {
+        // A script's stderr is the web server's error log, and this would be in it with every request; the doctor
+        // serves nothing.
         return;
     }
     let chosen = !options.http.is_empty() || !options.scgi.is_empty() || std::env::var_os("LISTEN_FDS").is_some();

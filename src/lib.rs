@@ -26,6 +26,7 @@
 
 pub mod admin;
 pub mod docs;
+pub mod doctor;
 mod error;
 mod gateway;
 mod host;

@@ -304,6 +304,7 @@ fn a_holder_that_is_killed_stands_in_nobodys_way() {
     wait_until_stopped(pool.proc.pid());
     send(holder, Signal::KILL);
     get(waiter.recv().expect("an answer")).ok();
+    // By the clock that hold is long now.
     thread::sleep(Duration::from_millis(100));
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -331,7 +332,9 @@ fn the_share_can_be_chosen_and_outlives_a_reload() {
         assert_refused(&get(pool.ask("POST", "/counter").recv().expect("an answer")));
         pool.wait_for_waiters(2);
         get(slow.recv().expect("an answer")).ok();
-        waiters.map(|waiter| get(waiter.recv().expect("an answer")).ok());
+        for waiter in waiters {
+            get(waiter.recv().expect("an answer")).ok();
+        }
     };
     check(&pool);
     pool.proc.signal(Signal::HUP);

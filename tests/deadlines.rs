@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use support::client::{http, http_request, read, send};
 use support::process::{Proc, Signal, wait_until_sleeping, wait_until_stopped};
+use support::visit::{Door, Visitor};
 
 /// A pool of one worker with an HTTP listener: itself, its address, its worker.
 fn pool(arguments: &[&str]) -> (Proc, String, u32) {
@@ -38,9 +41,11 @@ fn both_deadlines_can_be_put_off() {
     let response = http(&address, "/slow?ms=1500&extend=10000").unwrap();
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(!proc.log().contains("takes long"), "{}", proc.log());
-    // Of that request only.
+    // Of that request only: the next one is not given the time that is left of it.
+    let start = Instant::now();
     let response = http(&address, "/slow?ms=60000").unwrap();
     assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     proc.line(&format!("pid={worker} timed out method=GET path=/slow"));
 }
 
@@ -72,4 +77,29 @@ fn a_stopped_worker_costs_its_client_no_answer() {
     assert!(line.contains(" state=T ") && line.ends_with(", killed"), "{line}");
     assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
     assert!(read(next).unwrap().starts_with("HTTP/1.1 200 "));
+}
+
+/// Where a request hangs on its session, the log says so.
+#[test]
+fn the_log_says_who_holds_a_lock_and_who_waits() {
+    let all = ["--http", "127.0.0.1:0", "--workers", "2", "--max-per-session", "2", "--request-timeout", "1"];
+    let proc = Proc::demo(all);
+    let address = proc.address("http");
+    proc.line(" ready workers=2");
+    let mut visitor = Visitor::new(&Door::Http(address.clone()));
+    visitor.get("/keep");
+    let cookie = visitor.cookie.clone().expect("a session");
+    let post = || {
+        let head = format!("POST /slow?ms=60000 HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n");
+        send(&address, format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).unwrap()
+    };
+    let requests = [post(), post()];
+    let lines = [proc.line(" timed out "), proc.line(" timed out ")];
+    assert!(lines.iter().any(|line| line.contains(" lock=holds(")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains(" lock=waits(")), "{lines:?}");
+    for request in requests {
+        assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
+    }
+    // The lock went with its holder.
+    assert_eq!(Visitor::with(&Door::Http(address), &cookie).post("/increment", "").status, 303);
 }

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{connect, http, http_request, read, scgi, send};
-use support::process::{Proc, Signal, demo_by_shell, pid_in, sockets, wait_until_sleeping, wait_until_stopped};
+use support::process::{
+    Proc, Signal, demo_by_shell, is_sleeping, pid_in, sockets, wait_until_sleeping, wait_until_stopped,
+};
 use support::{PATIENCE, TestDir, eventually};
 
 /// A pool with an HTTP listener, ready to serve: itself, its address, its workers.
@@ -175,15 +177,23 @@ fn workers_leave_when_the_master_is_killed() {
     let (mut proc, address, pids) = pool(2, &["--graceful-timeout", "0.2", "--request-timeout", "0"]);
     // One is idle and leaves by itself; the other hangs in a request, and nobody is left to kill it but the kernel.
     let request = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
-    eventually("a worker sleeps", || {
-        pids.iter().any(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/syscall"))
-                .is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_clock_nanosleep)))
-        })
-    });
+    eventually("a worker sleeps", || pids.iter().any(|&pid| is_sleeping(pid)));
     proc.signal(Signal::KILL);
     assert_eq!(proc.end(), -9);
     assert!(read(request).unwrap_or_default().is_empty());
+}
+
+#[test]
+fn workers_answer_what_they_have_and_leave_when_the_master_is_killed() {
+    let (mut proc, address, pids) = pool(2, &[]);
+    let request = send(&address, &http_request("GET", "/slow?ms=500")).unwrap();
+    eventually("a worker sleeps", || pids.iter().any(|&pid| is_sleeping(pid)));
+    proc.signal(Signal::KILL);
+    assert_ok(&read(request).unwrap());
+    let answered = Instant::now();
+    assert_eq!(proc.end(), -9);
+    assert!(answered.elapsed() < Duration::from_secs(1), "{:?}", answered.elapsed());
+    assert!(connect(&address).is_err());
 }
 
 #[test]

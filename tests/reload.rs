@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use support::client::{connect, http, http_request, read, scgi, send};
-use support::process::{Proc, Signal, children, demo_at, wait_until_sleeping};
-use support::{PATIENCE, TestDir, eventually};
+use support::process::{Proc, Signal, children, demo_at, is_sleeping};
+use support::{PATIENCE, TestDir, eventually, turn};
+
+// One test at a time (`turn`): a file that one has just written could be open in the children that another starts at this
+// moment, and would be busy.
 
 /// A pool whose program is a copy of the demo in a directory of its own.
 struct Pool {
@@ -94,6 +97,7 @@ fn descriptors(pid: u32) -> usize {
 
 #[test]
 fn hup_executes_the_program_on_the_disk_in_the_same_process() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let before = children(pool.proc.pid());
     let old = fs::File::open(&pool.program).unwrap();
@@ -129,6 +133,7 @@ fn hup_executes_the_program_on_the_disk_in_the_same_process() {
 /// Releases side by side, and a link to the one that counts.
 #[test]
 fn a_link_that_is_turned_leads_to_the_new_program() {
+    let _turn = turn();
     let dir = TestDir::new();
     let (one, two, link) = (dir.join("one"), dir.join("two"), dir.join("demo"));
     for release in [&one, &two] {
@@ -146,6 +151,7 @@ fn a_link_that_is_turned_leads_to_the_new_program() {
 
 #[test]
 fn a_program_that_cannot_start_leaves_the_old_pool() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let before = children(pool.proc.pid());
     let check = |what: &str, line: String| {
@@ -177,6 +183,7 @@ fn a_program_that_cannot_start_leaves_the_old_pool() {
 
 #[test]
 fn a_program_whose_workers_cannot_start_leaves_the_old_pool() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let before = children(pool.proc.pid());
     fs::set_permissions(pool.dir.join("sessions"), fs::Permissions::from_mode(0o777)).unwrap();
@@ -198,6 +205,7 @@ fn a_program_whose_workers_cannot_start_leaves_the_old_pool() {
 
 #[test]
 fn a_program_that_is_tried_out_does_not_outlive_a_stop() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let mark = pool.dir.join("tried");
     install_script(
@@ -214,6 +222,7 @@ fn a_program_that_is_tried_out_does_not_outlive_a_stop() {
 
 #[test]
 fn a_program_that_is_tried_out_dies_with_the_master() {
+    let _turn = turn();
     let mut pool = Pool::start(&[]);
     let mark = pool.dir.join("tried");
     install_script(
@@ -231,6 +240,7 @@ fn a_program_that_is_tried_out_dies_with_the_master() {
 /// Whoever sends it twice wants what is there by then.
 #[test]
 fn signals_that_come_during_a_reload_are_not_lost() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     for _ in 0..3 {
         pool.proc.signal(Signal::HUP);
@@ -249,6 +259,7 @@ fn signals_that_come_during_a_reload_are_not_lost() {
 
 #[test]
 fn quiet_connections_and_requests_at_work_go_on_through_a_reload() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let mut quiet: Vec<_> = (0..20).map(|_| connect(&pool.address).unwrap()).collect();
     let ask = |connection: &mut Box<dyn support::client::Connection>| {
@@ -265,12 +276,7 @@ fn quiet_connections_and_requests_at_work_go_on_through_a_reload() {
     };
     quiet.iter_mut().for_each(ask);
     let at_work = send(&pool.address, &http_request("GET", "/slow?ms=600")).unwrap();
-    eventually("a worker sleeps", || {
-        children(pool.proc.pid()).iter().any(|pid| {
-            let call = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-            call.contains("nanosleep")
-        })
-    });
+    eventually("a worker sleeps", || children(pool.proc.pid()).into_iter().any(is_sleeping));
     pool.reload();
     assert!(read(at_work).unwrap().starts_with("HTTP/1.1 200 "));
     quiet.iter_mut().for_each(ask);
@@ -279,6 +285,7 @@ fn quiet_connections_and_requests_at_work_go_on_through_a_reload() {
 
 #[test]
 fn unix_and_inherited_listeners_go_along_and_nothing_leaks() {
+    let _turn = turn();
     let dir = TestDir::new();
     let socket = dir.join("s");
     let address = format!("unix:{}", socket.display());
@@ -299,6 +306,7 @@ fn unix_and_inherited_listeners_go_along_and_nothing_leaks() {
 
 #[test]
 fn the_service_manager_is_told_of_a_reload() {
+    let _turn = turn();
     let dir = TestDir::new();
     let path = dir.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -333,23 +341,22 @@ fn the_service_manager_is_told_of_a_reload() {
 /// end what they have.
 #[test]
 fn a_program_that_cannot_read_the_scoreboard_takes_over_all_the_same() {
+    let _turn = turn();
     let pool = Pool::start(&[]);
     let old = children(pool.proc.pid());
     let mut bytes = fs::read(&pool.program).unwrap();
-    // The layout's number, as src/server/pool/scoreboard has it, wherever it stands in the code.
-    let number = 0x636c_6f61_6b00_0003_u64.to_le_bytes();
-    let found: Vec<usize> = (0..bytes.len() - 8).filter(|&at| bytes[at..at + 8] == number).collect();
+    // The layout's number, as src/server/pool/scoreboard has it, wherever it stands in the code: all but its lowest byte.
+    let number = &0x636c_6f61_6b00_0000_u64.to_le_bytes()[1..];
+    let found: Vec<usize> = (0..bytes.len() - 8).filter(|&at| bytes[at + 1..at + 8] == *number).collect();
     assert!(!found.is_empty(), "the layout has another number");
     for at in found {
-        bytes[at] += 1;
+        bytes[at] ^= 0x80;
     }
     let other = pool.dir.join("other");
     fs::write(&other, bytes).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     let at_work = send(&pool.address, &http_request("GET", "/slow?ms=700")).unwrap();
-    eventually("a worker sleeps", || {
-        old.iter().any(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    });
+    eventually("a worker sleeps", || old.iter().any(|&pid| is_sleeping(pid)));
     fs::rename(&other, &pool.program).unwrap();
     pool.reload();
     assert!(pool.runs(&pool.program));
@@ -367,12 +374,11 @@ fn a_program_that_cannot_read_the_scoreboard_takes_over_all_the_same() {
 /// Deadlines hold for requests that were begun under the program before.
 #[test]
 fn a_request_of_an_old_worker_still_has_its_deadline() {
+    let _turn = turn();
     let pool = Pool::start(&["--request-timeout", "1"]);
     let old = children(pool.proc.pid());
     let request = send(&pool.address, &http_request("GET", "/slow?ms=60000")).unwrap();
-    eventually("a worker sleeps", || {
-        old.iter().any(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    });
+    eventually("a worker sleeps", || old.iter().any(|&pid| is_sleeping(pid)));
     pool.proc.signal(Signal::HUP);
     pool.proc.line(" replacing 2 workers");
     pool.proc.line(" timed out method=GET path=/slow");
@@ -385,17 +391,13 @@ fn a_request_of_an_old_worker_still_has_its_deadline() {
 /// The whole of a reload while a worker is stopped: it is killed when its time is over, and nobody waits for it.
 #[test]
 fn a_worker_that_is_stopped_does_not_keep_a_reload() {
+    let _turn = turn();
     let pool = Pool::start(&["--graceful-timeout", "1"]);
     let old = children(pool.proc.pid());
     let request = send(&pool.address, &http_request("GET", "/slow?ms=60000")).unwrap();
-    let busy = || {
-        old.iter()
-            .copied()
-            .find(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep"))
-    };
+    let busy = || old.iter().copied().find(|&pid| is_sleeping(pid));
     eventually("a worker sleeps", || busy().is_some());
     let stopped = busy().unwrap();
-    wait_until_sleeping(stopped);
     support::process::send(stopped, Signal::STOP);
     pool.reload();
     pool.hello();

@@ -2,6 +2,7 @@
 //!
 //! Knows no transport and no process; those are in `server`.
 
+mod examination;
 mod failure;
 mod respond;
 #[cfg(test)]
@@ -12,10 +13,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::doctor::DoctorToken;
 use crate::error::Result;
 use crate::gateway::{Limits, Site};
 use crate::message::{FormLimits, Request, Response};
 use crate::session::{Access, CookiePolicy, Expiry, HasInfo, Record, Session, SessionManager, Store, Witness};
+
+pub(crate) use self::examination::Examination;
 
 type Application = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
 /// What is called when a request takes long.
@@ -48,6 +52,7 @@ pub struct Host {
     settings: Settings,
     limits: Limits,
     site: Site,
+    doctor_token: Option<DoctorToken>,
 }
 
 /// A request that takes long.
@@ -88,6 +93,7 @@ impl Host {
             settings: Settings::default(),
             limits: Limits::default(),
             site: Site::default(),
+            doctor_token: None,
         }
     }
 
@@ -185,6 +191,13 @@ impl Host {
     #[must_use]
     pub fn trusted_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.site.trusted_proxies = networks.into_iter().collect();
+        self
+    }
+
+    /// Answers the doctor ([`crate::doctor`]), which must send this token. None by default, and nobody is told anything.
+    #[must_use]
+    pub fn doctor_token(mut self, token: DoctorToken) -> Self {
+        self.doctor_token = Some(token);
         self
     }
 

@@ -24,12 +24,15 @@ impl Host {
             Ok(response) => response,
             Err(error) => {
                 let status = failure::status(&error);
-                log!(
-                    "request failed status={} method={} path={} error={error}",
-                    status.as_u16(),
-                    parts.method,
-                    parts.path()
-                );
+                // Whoever sends those away says so itself, and not for each: a client can make thousands of them.
+                if !matches!(error.downcast_ref(), Some(SessionError::TooManyWaiters)) {
+                    log!(
+                        "request failed status={} method={} path={} error={error}",
+                        status.as_u16(),
+                        parts.method,
+                        parts.path()
+                    );
+                }
                 failure::response(status)
             }
         };

@@ -86,6 +86,10 @@ impl Pace {
         Self { started: Instant::now() }
     }
 
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// When the next read must be done, `received` bytes being here.
     pub(super) fn deadline(&self, limits: &Limits, received: u64) -> Instant {
         let whole = limits.body_timeout + std::time::Duration::from_secs(received / BYTES_PER_SECOND);

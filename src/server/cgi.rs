@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -105,22 +105,27 @@ fn respond(host: &Host, stdout: &mut File, buffers: &mut Buffers) -> Result<(), 
     };
     // From a client's `Proxy` header field; HTTP libraries in this process and its children take it for a proxy that
     // somebody configured (httpoxy, CVE-2016-5385).
-    if environment::take(["HTTP_PROXY"]).is_none() {
+    let Some([proxy]) = environment::take(["HTTP_PROXY"]) else {
         let response = unfit("cannot remove HTTP_PROXY from the environment while other threads run");
         return reply::cgi(stdout, response, None, buffers);
-    }
+    };
     if host.store().is_some_and(|store| !store.is_multiprocess_safe()) {
         let response = unfit("this store keeps sessions in one process, and every CGI request is another one");
         return reply::cgi(stdout, response, None, buffers);
     }
-    let meta = meta_variables();
+    let mut meta = meta_variables();
+    if let Some(proxy) = proxy {
+        // For the doctor only: no request has it.
+        meta.push("HTTP_PROXY", proxy.as_bytes());
+    }
+    let since = Instant::now();
     let stdin = Stdin::default();
-    let answered =
-        body(&meta, host.current_limits().body, &stdin).and_then(|body| answer(meta, body, Front::Cgi, host, &Alone));
+    let answered = body(&meta, host.current_limits().body, &stdin)
+        .and_then(|body| answer(meta, body, Front::Cgi, since, host, &Alone));
     // Apache sends all of the message-body before it reads a byte of the response, and drops both where it cannot.
     stdin.drain(&mut buffers.piece);
     match answered {
-        Ok((parts, response)) => reply::cgi(stdout, response, Some(&parts), buffers),
+        Ok((parts, response)) => reply::cgi(stdout, response, parts.as_deref(), buffers),
         Err(error) => reply::cgi(stdout, refusal("cgi", &error), None, buffers),
     }
 }

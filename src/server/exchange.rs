@@ -1,7 +1,7 @@
 //! One request and its response, whatever the transport.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -9,7 +9,7 @@ use super::activity::Activity;
 use super::buffers::Buffers;
 use super::stream::Stream;
 use crate::gateway::{self, Front, GatewayError, Limits, Site};
-use crate::host::Host;
+use crate::host::{Examination, Host};
 use crate::message::{Body, MetaVariables, Request, RequestParts, Response};
 use crate::sys::log::log;
 
@@ -22,6 +22,10 @@ pub(super) trait Application {
     fn limits(&self) -> &Limits;
     fn site(&self) -> &Site;
     fn respond(&self, request: Request) -> Response;
+    /// See [`Host::examination`].
+    fn examination(&self, meta: &MetaVariables, front: Front, since: Instant) -> Option<Examination>;
+    /// The answer for the doctor, see [`Examination::answer`].
+    fn examine(&self, examination: Examination, parts: &RequestParts, body: Body) -> Response;
 }
 
 impl Application for Host {
@@ -36,24 +40,43 @@ impl Application for Host {
     fn respond(&self, request: Request) -> Response {
         self.respond(request)
     }
+
+    fn examination(&self, meta: &MetaVariables, front: Front, since: Instant) -> Option<Examination> {
+        self.examination(meta, front, since)
+    }
+
+    fn examine(&self, examination: Examination, parts: &RequestParts, body: Body) -> Response {
+        examination.answer(self, parts, body)
+    }
 }
 
-/// Has the application answer. The request's parts are handed back for the response head.
+/// Has the application answer, or, where it is the doctor who asks, the host in its place. The request's parts are
+/// handed back for the response head; there are none where the doctor is told why its request was refused. `since` is
+/// when the request's head was there.
 pub(super) fn answer(
     meta: MetaVariables,
     body: Body,
     front: Front,
+    since: Instant,
     application: &dyn Application,
     activity: &dyn Activity,
-) -> Result<(Arc<RequestParts>, Response), GatewayError> {
-    let (parts, body) = gateway::request(meta, body, front, application.site())?.into_parts();
+) -> Result<(Option<Arc<RequestParts>>, Response), GatewayError> {
+    let examination = application.examination(&meta, front, since);
+    let (parts, body) = match (gateway::request(meta, body, front, application.site()), &examination) {
+        (Ok(request), _) => request.into_parts(),
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(_)) => return Ok((None, examination.map(|it| it.refused(&error)).unwrap_or_default())),
+    };
     if let Some(clock) = activity.clock() {
         parts.deadline.set(clock);
     }
     activity.begin(&parts.method, parts.path());
-    let response = application.respond(Request::new(Arc::clone(&parts), body));
+    let response = match examination {
+        Some(examination) => application.examine(examination, &parts, body),
+        None => application.respond(Request::new(Arc::clone(&parts), body)),
+    };
     activity.end(response.status());
-    Ok((parts, response))
+    Ok((Some(parts), response))
 }
 
 /// Logs why a request was refused, and makes the response that says so.
@@ -117,6 +140,14 @@ pub(super) mod support {
 
         fn site(&self) -> &Site {
             &self.site
+        }
+
+        fn examination(&self, _meta: &MetaVariables, _front: Front, _since: Instant) -> Option<Examination> {
+            None
+        }
+
+        fn examine(&self, _examination: Examination, _parts: &RequestParts, _body: Body) -> Response {
+            unreachable!("there is no examination")
         }
 
         fn respond(&self, mut request: Request) -> Response {

@@ -8,12 +8,15 @@ use super::cgi;
 use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
 use super::options::{Options, Workers, under_cgi};
 use super::pool::{self, Handoff, PoolOptions, Program, Reporter};
+use crate::doctor::{self, DoctorToken};
 use crate::host::Host;
 use crate::sys::log::log;
 use crate::sys::process;
 
 /// Usage or configuration: trying again does not help.
 const EXIT_USAGE: u8 = 2;
+/// The answer is no: there is something to mend.
+const EXIT_NO: u8 = 1;
 /// The system failed; it may work another time.
 const EXIT_TEMPORARY: u8 = 111;
 
@@ -64,6 +67,9 @@ impl Host {
     /// The same as [`run`](Self::run) with options that the program has read, or made, itself.
     #[expect(clippy::needless_pass_by_value, reason = "it is used up: the host has what it says from here on")]
     pub fn run_with(self, options: Options) -> ExitCode {
+        if let Some(url) = options.doctor.as_ref().filter(|_| !under_cgi()) {
+            return examine(url, options.doctor_token.as_ref()).into();
+        }
         let host = self.with_options(&options);
         if under_cgi() { cgi::serve(&host, options.sweep_one_in).into() } else { serve_pool(&host, &options).into() }
     }
@@ -112,7 +118,33 @@ impl Host {
         if let Some(limit) = options.body_limit {
             self.set_limits(|limits| limits.body = limit);
         }
+        if let Some(token) = &options.doctor_token {
+            self = self.doctor_token(token.clone());
+        }
         self
+    }
+}
+
+/// `--doctor`.
+fn examine(url: &str, token: Option<&DoctorToken>) -> u8 {
+    use std::io::Write as _;
+    let Some(token) = token else {
+        log!("doctor: say which token the deployment has (CLOAKROOM_DOCTOR_TOKEN)");
+        return EXIT_USAGE;
+    };
+    match doctor::examine(url, token, false) {
+        Ok(report) => match std::io::stdout().write_all(report.to_text().as_bytes()) {
+            Ok(()) if report.is_healthy() => 0,
+            Ok(()) => EXIT_NO,
+            Err(error) => {
+                log!("doctor: write to stdout: {error}");
+                EXIT_TEMPORARY
+            }
+        },
+        Err(error) => {
+            log!("{error}");
+            if error.is_usage() { EXIT_USAGE } else { EXIT_TEMPORARY }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) fn serve_scgi(stream: Stream, host: &Host, activity: &dyn Activity, b
 struct Received {
     meta: MetaVariables,
     body: Body,
+    /// When its head was there.
+    since: Instant,
     /// Bytes came that belong to nothing.
     surplus: bool,
 }
@@ -34,12 +36,14 @@ fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity,
         Ok(None) => return,
         Err(error) => return refuse(stream, &error, limits, activity, buffers),
     };
-    let (parts, response) = match answer(received.meta, received.body, Front::Scgi, application, activity) {
-        Ok(answer) => answer,
-        Err(error) => return refuse(stream, &error, limits, activity, buffers),
-    };
-    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, Some(&parts), buffers);
-    activity.replied(&buffers.sent.to(parts.client_address));
+    let (parts, response) =
+        match answer(received.meta, received.body, Front::Scgi, received.since, application, activity) {
+            Ok(answer) => answer,
+            Err(error) => return refuse(stream, &error, limits, activity, buffers),
+        };
+    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, parts.as_deref(), buffers);
+    // The peer is the front server.
+    activity.replied(&buffers.sent.to(parts.and_then(|parts| parts.client_address)));
     match result {
         Ok(()) if received.surplus => linger(stream, limits, buffers),
         Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => {}
@@ -83,7 +87,7 @@ fn receive(
         collector.push(&rest[..rest.len().min(missing)])?;
         if collector.length() == length {
             let surplus = rest.len() > missing;
-            return Ok(Some(Received { meta: head.meta, body: collector.finish()?, surplus }));
+            return Ok(Some(Received { meta: head.meta, body: collector.finish()?, since: pace.started(), surplus }));
         }
         let n = match stream.read(&mut buffers.input, pace.deadline(limits, collector.length())) {
             Ok(0) => return Err(GatewayError::Malformed("connection ends within the message-body")),

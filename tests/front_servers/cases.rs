@@ -1,5 +1,6 @@
 //! What must hold behind every front server.
 
+pub(crate) use crate::doctor::{only_the_doctor_is_told_anything, the_doctor_finds_nothing_to_mend};
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -360,8 +361,13 @@ pub(crate) fn one_session_does_not_take_the_pool(front: Front) {
     alone.sort_unstable();
     let done = AtomicBool::new(false);
     let (mut times, replies) = thread::scope(|scope| {
-        let others =
-            scope.spawn(|| (101..).take_while(|_| !done.load(Ordering::Relaxed)).map(visit).collect::<Vec<Duration>>());
+        let others = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                times.push(visit(alone.len() as u64 + times.len() as u64 + 1));
+            }
+            times
+        });
         let crowd: Vec<_> = (0..64)
             .map(|_| scope.spawn(|| site.request("POST", "/slow?ms=1000&write=k").session(&session).form("x=1").send()))
             .collect();

@@ -5,6 +5,7 @@
 
 mod cases;
 mod client;
+mod doctor;
 mod process;
 mod site;
 mod units;
@@ -54,6 +55,8 @@ macro_rules! front {
                 a_request_with_a_dead_program_is_not_sent_again
                 big_headers
                 errors_of_the_program_arrive_as_they_are
+                the_doctor_finds_nothing_to_mend
+                only_the_doctor_is_told_anything
                 $($more)*
             }
         }

@@ -52,6 +52,10 @@ pub(crate) struct Plan {
     pub(crate) https: bool,
     /// The program's own limit of a message-body, below that of the server.
     pub(crate) body_limit: Option<u64>,
+    /// The token that the deployment answers the doctor for.
+    pub(crate) doctor_token: Option<&'static str>,
+    /// More words for the command line of the pool.
+    pub(crate) pool_arguments: &'static [&'static str],
     /// A CGI script sweeps after each request.
     pub(crate) sweeps: bool,
 }
@@ -68,12 +72,17 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(front: Front, plan: Plan) -> Self {
+        Self::start_with(front, plan, |file| file)
+    }
+
+    /// A site whose file, adapted already, is changed once more.
+    pub(crate) fn start_with(front: Front, plan: Plan, edit: impl FnOnce(String) -> String) -> Self {
         let place = Place::new();
         fs::create_dir(place.path("lib")).unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_demo")), &place.path("lib/demo"));
         place.private("sessions", web_user().filter(|_| front.is_cgi()).map(|user| (user.id, user.group)));
         let pool = (!front.is_cgi()).then(|| start_pool(&place, plan));
-        let (address, server) = start_server(front, plan, &place);
+        let (address, server) = start_server(front, plan, &place, edit);
         Self { address, plan, _server: server, pool, place }
     }
 
@@ -158,13 +167,18 @@ impl Site {
     }
 }
 
-/// The web server alone, and where it listens; a pool is expected on `scgi.sock` in `place`.
-pub(crate) fn start_server(front: Front, plan: Plan, place: &Place) -> (SocketAddr, Process) {
+/// The web server alone, its file changed once more, and where it listens; a pool is expected on `scgi.sock` in `place`.
+pub(crate) fn start_server(
+    front: Front,
+    plan: Plan,
+    place: &Place,
+    edit: impl FnOnce(String) -> String,
+) -> (SocketAddr, Process) {
     let setting = Setting { front, plan, place, address: free_address(), user: web_user() };
     if plan.https {
         make_certificate(place);
     }
-    fs::write(place.path("site.conf"), setting.site_file()).unwrap();
+    fs::write(place.path("site.conf"), edit(setting.site_file())).unwrap();
     let command = match front {
         Front::NginxScgi => setting.nginx(),
         Front::ApacheCgi | Front::ApacheScgi => setting.apache(),
@@ -186,6 +200,10 @@ fn start_pool(place: &Place, plan: Plan) -> Process {
     }
     if let Some(limit) = plan.body_limit {
         command.args(["--body-limit", &limit.to_string()]);
+    }
+    command.args(plan.pool_arguments);
+    if let Some(token) = plan.doctor_token {
+        command.env("CLOAKROOM_DOCTOR_TOKEN", token);
     }
     // One log for all the pools of a test: only what this one adds counts.
     let log = place.path("pool.log");
@@ -215,7 +233,7 @@ fn make_certificate(place: &Place) {
 
 /// An address of this test alone: nobody else binds to this part of 127.0.0.0/8, so that the port stays free until the
 /// server takes it.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let number = NEXT.fetch_add(1, Ordering::Relaxed).max(1);
@@ -288,8 +306,10 @@ impl Setting<'_> {
         let mut file = Adapted::read(self.front.file());
         if self.front.is_cgi() {
             file = file.replace("/var/lib/cloakroom-demo/sessions", &self.path("sessions"));
-            let limit = self.plan.body_limit.map(|limit| ("CLOAKROOM_BODY_LIMIT", limit));
-            for (name, value) in limit.into_iter().chain(self.plan.sweeps.then_some(("CLOAKROOM_SWEEP_ONE_IN", 1))) {
+            let limit = self.plan.body_limit.map(|limit| ("CLOAKROOM_BODY_LIMIT", limit.to_string()));
+            let sweep = self.plan.sweeps.then(|| ("CLOAKROOM_SWEEP_ONE_IN", "1".to_owned()));
+            let token = self.plan.doctor_token.map(|token| ("CLOAKROOM_DOCTOR_TOKEN", token.to_owned()));
+            for (name, value) in limit.into_iter().chain(sweep).chain(token) {
                 file = if self.front == Front::ApacheCgi {
                     file.replace(
                         "    SetEnv CLOAKROOM_SESSIONS ",

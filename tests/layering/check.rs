@@ -10,8 +10,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gateway", &["error", "message"]),
     ("session", &["error", "sys", "message"]),
     ("store", &["error", "sys", "session"]),
-    ("host", &["error", "sys", "message", "gateway", "session"]),
-    ("server", &["error", "sys", "message", "gateway", "session", "host"]),
+    // What examines a deployment from outside, and how it is answered: it knows none of what it examines.
+    ("doctor", &[]),
+    ("host", &["error", "sys", "message", "gateway", "session", "doctor"]),
+    ("server", &["error", "sys", "message", "gateway", "session", "host", "doctor"]),
     ("admin", &["error", "sys", "session", "store"]),
     // Guides, without any code.
     ("docs", &[]),

@@ -172,14 +172,17 @@ pub fn send(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// Waits until the application in process `pid` sleeps in `/slow`.
+/// Whether the application in process `pid` sleeps in `/slow`.
+pub fn is_sleeping(pid: u32) -> bool {
+    let calls = [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].map(|call| call.to_string());
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next().is_some_and(|call| calls.iter().any(|c| c == call))
+}
+
+/// Waits until it does.
 #[track_caller]
 pub fn wait_until_sleeping(pid: u32) {
-    let calls = [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].map(|call| call.to_string());
-    eventually("the worker sleeps", || {
-        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-        call.split(' ').next().is_some_and(|call| calls.iter().any(|c| c == call))
-    });
+    eventually("the worker sleeps", || is_sleeping(pid));
 }
 
 /// Waits until process `pid` is stopped.

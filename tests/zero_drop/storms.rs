@@ -56,7 +56,7 @@ impl Pool {
         let proc = Proc::start(program);
         let mut address = proc.address(protocol);
         proc.line(&format!("ready workers={workers}"));
-        let nginx = (way == Way::Nginx).then(|| start_server(Front::NginxScgi, Plan::default(), &place));
+        let nginx = (way == Way::Nginx).then(|| start_server(Front::NginxScgi, Plan::default(), &place, |file| file));
         let nginx = nginx.map(|(front, nginx)| {
             address = front.to_string();
             nginx

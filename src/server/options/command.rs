@@ -52,7 +52,7 @@ pub(super) fn command(name: String) -> Command {
                 .default_missing_value("1")
                 .hide_possible_values(true)
                 .value_name("yes|no"),
-            Kind::One | Kind::Many => argument.value_name(setting.value),
+            Kind::One | Kind::Many | Kind::Secret => argument.value_name(setting.value),
         }
     });
     Command::new("program")

@@ -11,9 +11,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use self::command::{Values, command, from_matches};
-use self::settings::{SETTINGS, Setting};
+use self::settings::{Kind, SETTINGS, Setting};
 pub use self::values::{AccessLog, AccessLogFormat, Workers};
 use super::listener::Address;
+use crate::doctor::DoctorToken;
 
 /// How a program is run: what the operator says on the command line or in the environment.
 ///
@@ -109,6 +110,8 @@ pub struct Options {
     pub check: bool,
     /// `--doctor`: nothing is served; the deployment at this URL is examined.
     pub doctor: Option<String>,
+    /// `--doctor-token`: who examines must send it, and whoever sends it is answered. `None`: nobody is.
+    pub doctor_token: Option<DoctorToken>,
     /// The names of the variables that the environment file has set.
     pub(crate) from_file: Vec<OsString>,
 }
@@ -170,6 +173,7 @@ impl Default for Options {
             env_file: None,
             check: false,
             doctor: None,
+            doctor_token: None,
             from_file: Vec::new(),
         }
     }
@@ -235,7 +239,10 @@ impl Options {
             for value in values.values {
                 let wrong = |what: &str| OptionsError::usage(format!("{}: {what} (see --help)", values.source));
                 let text = value.to_str().ok_or_else(|| wrong("not UTF-8"))?;
-                (setting.apply)(&mut options, text).map_err(|what| wrong(&format!("{text:?}: {what}")))?;
+                (setting.apply)(&mut options, text).map_err(|what| match setting.kind {
+                    Kind::Secret => wrong(what),
+                    _ => wrong(&format!("{text:?}: {what}")),
+                })?;
             }
         }
         Ok(options)
@@ -303,10 +310,12 @@ mod tests {
             ("c --nonsense", "--nonsense"),
             ("c --workers", "--workers"),
             ("c word", "word"),
+            ("c --doctor-token secret", "--doctor-token"),
         ] {
             let error = parse(arguments).unwrap_err();
             assert!(!error.is_help());
             let text = error.to_string();
+            assert!(!text.contains("secret"), "{text}");
             assert!(text.contains(flag) && !text.contains('\n'), "{arguments}: {text:?}");
         }
         let help = parse("counter --help").unwrap_err();

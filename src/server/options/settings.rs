@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Many,
     /// Without a value.
     Switch,
+    /// Once, and never repeated in a message.
+    Secret,
 }
 
 /// One setting: a flag, a variable, and how they change the options.
@@ -456,6 +458,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::One,
         apply: |options, text| {
             options.doctor = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "doctor-token",
+        variable: "CLOAKROOM_DOCTOR_TOKEN",
+        value: "TOKEN",
+        help: "Answer whoever examines with this token (16 characters or more); a flag is seen by ps, the variable is not. [default: nobody]",
+        kind: Kind::Secret,
+        apply: |options, text| {
+            options.doctor_token = Some(text.parse()?);
             Ok(())
         },
     },

@@ -77,7 +77,8 @@ impl Deadlines {
             }
             return wake.min(until);
         }
-        // A request that begins from now on cannot be overdue before the time has passed once.
+        // A request that begins from now on cannot be overdue before the time has passed once; but it can be before one
+        // that is at work now and was given more time.
         let work = slot.work();
         let begun = work.map_or(time, |work| work.started.saturating_add(work.extension));
         if let Some(soft) = self.soft
@@ -86,7 +87,7 @@ impl Deadlines {
             let due = begun.saturating_add(soft).max(self.spare_until);
             match work {
                 Some(work) if time >= due => remind(member, slot, board, work, time),
-                _ => wake = wake.min(due),
+                _ => wake = wake.min(due).min(time.saturating_add(soft)),
             }
         }
         if let Some(hard) = self.hard {
@@ -96,7 +97,7 @@ impl Deadlines {
                     give_up(member, slot, work, time);
                     wake = wake.min(time + GIVE_UP_TIMEOUT);
                 }
-                _ => wake = wake.min(due),
+                _ => wake = wake.min(due).min(time.saturating_add(hard)),
             }
         }
         wake

@@ -11,10 +11,13 @@ use std::time::Duration;
 use super::clock::now;
 use super::scoreboard::{Count, LockState, Scoreboard, Slot};
 use crate::session::{Happening, Id, Patience, Witness};
+use crate::sys::log::log;
 use crate::sys::pulse::{Pulse, pulse};
 
 /// A lock that was held for so many milliseconds does not change hands quickly.
 const LONG_HOLD: u64 = 50;
+/// Milliseconds between two lines in the log.
+const PAUSE: u64 = 1_000;
 
 /// What a worker tells of its locks, and what it sees of those of others.
 pub(super) struct Locks {
@@ -25,11 +28,38 @@ pub(super) struct Locks {
     most: Option<usize>,
     /// See [`View::alone`].
     alone: AtomicU64,
+    /// When the log was told last that requests were sent away, and how many were since.
+    said: AtomicU64,
+    unsaid: AtomicU64,
 }
 
 impl Locks {
     pub(super) fn new(board: Scoreboard, number: usize, most: Option<usize>) -> Self {
-        Self { board, number, slot: board.slot(number), most, alone: AtomicU64::new(0) }
+        Self {
+            board,
+            number,
+            slot: board.slot(number),
+            most,
+            alone: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+            unsaid: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request that was sent away, and says so once a second at most.
+    fn refused(&self) {
+        self.slot.tally().add(Count::LockRefusals, 1);
+        let count = self.unsaid.fetch_add(1, Relaxed) + 1;
+        let (time, last) = (now(), self.said.load(Relaxed));
+        if last == 0 || time.saturating_sub(last) >= PAUSE {
+            self.said.store(time, Relaxed);
+            self.unsaid.store(0, Relaxed);
+            let (method, path) = self.slot.text();
+            log!(
+                "pid={} too many requests wait for one session, refused={count} method={method} path={path}",
+                self.slot.pid()
+            );
+        }
     }
 
     fn most(&self) -> usize {
@@ -127,7 +157,7 @@ impl Witness for Locks {
                 tally.add(Count::LockWaitMicros, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
             }
             Happening::TimedOut => tally.add(Count::LockTimeouts, 1),
-            Happening::Refused => tally.add(Count::LockRefusals, 1),
+            Happening::Refused => self.refused(),
         }
     }
 }
@@ -356,7 +386,9 @@ mod tests {
     fn a_dead_holder_holds_nothing() {
         let (_, [_, first, second, third], body) = four("exec sleep 60");
         drop(body);
-        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        for waiter in [&first, &second, &third] {
+            waiter.waits(&id());
+        }
         std::thread::sleep(Duration::from_millis(LONG_HOLD));
         assert!(matches!(third.patience(), Patience::Wait(_)));
         // Others may hold it now, who are not on the board: they have their time.
@@ -368,7 +400,9 @@ mod tests {
     fn who_was_woken_may_hold_the_lock() {
         let (_, [holder, first, second, third], _body) = four("while :; do :; done");
         holder.leaves();
-        [&first, &second, &third].map(|waiter| waiter.waits(&id()));
+        for waiter in [&first, &second, &third] {
+            waiter.waits(&id());
+        }
         assert!(ask(&third, 4).iter().all(|told| matches!(told, Patience::Wait(_))));
     }
 

@@ -13,11 +13,12 @@ use rustix::process::Pid;
 use super::measure::Measure;
 use super::report::Report;
 use super::{metrics, page, text};
-use crate::gateway::{Limits, Site};
-use crate::message::{MessageError, Request, Response};
+use crate::gateway::{Front, Limits, Site};
+use crate::host::Examination;
+use crate::message::{Body, MessageError, MetaVariables, Request, RequestParts, Response};
 use crate::server::activity::Activity;
 use crate::server::buffers::Buffers;
-use crate::server::exchange::Application;
+use crate::server::exchange::{Application, plain};
 use crate::server::http::serve as serve_http;
 use crate::server::listener::Listener;
 use crate::server::pool::scoreboard::Scoreboard;
@@ -167,6 +168,15 @@ impl Application for Desk<'_> {
 
     fn site(&self) -> &Site {
         &self.office.site
+    }
+
+    // The doctor is not for this.
+    fn examination(&self, _meta: &MetaVariables, _front: Front, _since: Instant) -> Option<Examination> {
+        None
+    }
+
+    fn examine(&self, _examination: Examination, _parts: &RequestParts, _body: Body) -> Response {
+        plain(StatusCode::NOT_FOUND)
     }
 
     fn respond(&self, request: Request) -> Response {
