@@ -1,5 +1,7 @@
 //! What a pool tells of itself, with real processes: the status in all its forms, and the access log.
 
+#![expect(clippy::float_cmp, reason = "they are counts")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -78,7 +80,7 @@ fn metrics(text: &str) -> BTreeMap<String, f64> {
     let mut families = Vec::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            helped = rest.split_once(' ').expect("a help text").0.to_owned();
+            rest.split_once(' ').expect("a help text").0.clone_into(&mut helped);
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, of) = rest.split_once(' ').expect("a type");
             assert_eq!(name, helped, "HELP before TYPE");
