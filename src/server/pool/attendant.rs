@@ -258,6 +258,7 @@ impl<'a> Attendant<'a> {
         };
         // EINTR: a signal came, and it is in the pipe or the flag by now.
         let count = count.unwrap_or(0);
+        self.desk.reopen_journal();
         // The structs are packed, so no references into them.
         let tokens = events[..count].iter().map(|event| { event.data }.u64());
         let mut is_called = false;

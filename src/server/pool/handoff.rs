@@ -29,6 +29,8 @@ pub(crate) struct Handoff {
     /// The process that it is meant for; where the program is only tried out, its parent.
     pub(super) master: i32,
     pub(super) listeners: Vec<Record>,
+    /// Those of the reporter.
+    pub(super) status: Vec<Record>,
     pub(super) board: Option<RawFd>,
     /// Both ends of the shelf, then both of the pipe by which workers call.
     pub(super) shelf: Vec<RawFd>,
@@ -94,6 +96,11 @@ impl Handoff {
     /// The listeners.
     pub(crate) fn listeners(&mut self) -> io::Result<Vec<Listener>> {
         std::mem::take(&mut self.listeners).into_iter().map(Listener::adopt).collect()
+    }
+
+    /// The reporter's listeners.
+    pub(crate) fn status_listeners(&mut self) -> io::Result<Vec<Listener>> {
+        std::mem::take(&mut self.status).into_iter().map(Listener::adopt).collect()
     }
 
     /// Remembers the workers.

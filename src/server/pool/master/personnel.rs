@@ -49,6 +49,7 @@ impl Master<'_> {
                     let member = self.crew.iter_mut().find(|member| member.pid == pid);
                     if let Some(member) = member {
                         member.reason = Some(reason);
+                        member.slot(self.board).inspect(Slot::set_leaving);
                         member.leave(until);
                     }
                 }
@@ -144,7 +145,7 @@ impl Master<'_> {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
             return self.judge(death);
         }
-        if self.sweeper.bury(pid, death) {
+        if self.sweeper.bury(pid, death) || self.reporter.bury(pid, death, now()) {
             return;
         }
         // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).

@@ -6,6 +6,7 @@
 //! reload hands it to the next one, which takes it if it knows its layout.
 
 mod desk;
+mod name;
 mod slot;
 mod tally;
 
@@ -18,6 +19,7 @@ use rustix::process::Pid;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(super) use self::desk::Desk;
+pub(super) use self::name::session_name;
 pub(super) use self::slot::{LockState, Slot, Work};
 pub(super) use self::tally::{BOUNDS, Count, Totals};
 use crate::server::options::MAX_WORKERS;
@@ -190,6 +192,11 @@ impl Scoreboard {
     /// Tells the workers that all of them leave.
     pub(super) fn set_stopping(self) {
         self.words()[STOPPING].store(1, Release);
+    }
+
+    /// Whether the master has told all workers to leave.
+    pub(super) fn is_told_to_stop(self) -> bool {
+        self.words()[STOPPING].load(Acquire) != 0
     }
 
     /// Whether all workers leave, asked by one of them: their master stops, or is dead. Others may still serve the
