@@ -27,6 +27,8 @@ const FAST_DEATH: u64 = 1_000;
 /// For so long a worker that calls since all are busy is not heard again, where there may be more workers and where not.
 const CALLED: u64 = 2;
 const CALLED_IN_VAIN: u64 = 1_000;
+/// And for so long somebody must wait, with nobody idle, before there is one more.
+const CONFIRMED: u64 = 1;
 
 impl Master<'_> {
     /// Makes the crew what it should be.
@@ -116,14 +118,16 @@ impl Master<'_> {
     /// Where all are busy and connections wait: one worker more.
     pub(super) fn look_out(&mut self) {
         let was_watching = std::mem::take(&mut self.watching);
+        let suspected = std::mem::take(&mut self.suspected);
         let time = now();
         if self.stopping.is_some() || self.deaf_until.is_some_and(|until| time < until) {
+            self.suspected = suspected;
             return;
         }
         self.deaf_until = None;
         // First the mark, then the look: who becomes busy in between calls again.
         let called = self.board.take_call();
-        if !called && !was_watching && self.staff.target() > 0 {
+        if !called && !was_watching && !suspected && self.staff.target() > 0 {
             return;
         }
         if self.board.has_idle() || self.crew.staying().any(|member| !member.ready) {
@@ -134,6 +138,10 @@ impl Master<'_> {
         if !waiting {
             // Nobody calls the master when somebody comes, so it sees to that itself.
             self.watching = self.staff.can_grow();
+        } else if !suspected && self.staff.can_grow() && self.staff.target() > 0 {
+            // A worker that has just answered may be about to take it.
+            self.suspected = true;
+            self.deaf_until = Some(time + CONFIRMED);
         } else if !self.staff.grow() {
             self.board.note(Event::Exhausted);
             self.deaf_until = Some(time + CALLED_IN_VAIN);
