@@ -243,7 +243,11 @@ fn rehearse(options: &Options, handoff: &mut Handoff) -> Result<(), String> {
     {
         return Err(format!("refused by --strict: {concern}"));
     }
-    settle(options, true).map_err(|error| error.to_string())
+    settle(options, true).map_err(|error| error.to_string())?;
+    match &options.access_log {
+        Some(log) => pool::try_access_log(log).map_err(|error| format!("open access log: {error}")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

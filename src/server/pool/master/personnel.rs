@@ -1,6 +1,7 @@
 //! Workers come and go: how many are wanted, who is started, and what a death means.
 
 use std::io;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use rustix::process::Pid;
 
@@ -127,6 +128,7 @@ impl Master<'_> {
         self.deaf_until = None;
         // First the mark, then the look: who becomes busy in between calls again.
         let called = self.board.take_call();
+        fence(SeqCst);
         if !called && !was_watching && !suspected && self.staff.target() > 0 {
             return;
         }
