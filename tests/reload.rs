@@ -248,10 +248,11 @@ fn signals_that_come_during_a_reload_are_not_lost() {
     pool.proc.signal(Signal::TTIN);
     pool.proc.line(" reloaded");
     eventually("three workers", || children(pool.proc.pid()).len() == 3);
-    // However many reloads came of it, the last one ends.
+    // However many reloads came of it (one that comes while workers are being replaced goes on with that), the last one
+    // ends.
     eventually("the last reload is complete", || {
         let log = pool.proc.log();
-        log.matches(": trying ").count() == log.matches(" reloaded").count()
+        log.rfind(": trying ") < log.rfind(" reloaded")
     });
     pool.hello();
     pool.stop();
