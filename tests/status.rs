@@ -587,27 +587,3 @@ fn watching_in_a_terminal_overwrites_and_leaves_the_cursor_alone() {
     assert_eq!(turn.matches('\n').count(), 7, "{turn:?}");
     assert!(turn.split("\x1b[K").all(|line| line.trim_start().chars().count() <= 40), "{turn:?}");
 }
-
-/// Found when the program is tried out, not by its workers.
-#[test]
-fn a_reload_that_cannot_open_the_access_log_leaves_the_old_workers() {
-    let dir = TestDir::new();
-    let (logs, log) = (dir.join("logs"), dir.join("logs/access.log"));
-    std::fs::create_dir(&logs).unwrap();
-    let arguments = ["--http", "127.0.0.1:0", "--workers", "1", "--access-log", log.to_str().unwrap()];
-    let mut proc = Proc::demo(arguments);
-    let address = proc.address("http");
-    proc.line(" ready workers=1");
-    std::fs::rename(&logs, dir.join("away")).unwrap();
-    std::fs::write(&logs, "").unwrap();
-    proc.signal(Signal::HUP);
-    let line = proc.line("reload failed, the old workers stay: ");
-    assert!(line.contains("open access log: "), "{line}");
-    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
-    std::fs::remove_file(&logs).unwrap();
-    std::fs::create_dir(&logs).unwrap();
-    proc.signal(Signal::HUP);
-    proc.line(" reloaded");
-    proc.signal(Signal::TERM);
-    assert_eq!(proc.end(), 0);
-}

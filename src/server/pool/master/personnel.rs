@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering::SeqCst, fence};
 use rustix::process::Pid;
 
 use super::Master;
+use crate::server::exit::{EXIT_TEMPORARY, EXIT_USAGE};
 use crate::server::listener::Listener;
 use crate::server::pool::clock::{millis, now};
 use crate::server::pool::crew::Member;
@@ -17,10 +18,6 @@ use crate::sys::log::log;
 use crate::sys::process::{self, Death};
 use crate::sys::signal::Blocked;
 
-/// The master exits with this when something failed that may work another time.
-const EXIT_TEMPORARY: u8 = 111;
-/// And with this when somebody has to change something first.
-const EXIT_CONFIGURATION: u8 = 2;
 /// After so many workers in a row that could not start, and none that could, the master gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
 /// A worker that dies sooner after its start, without having begun a request, is respawned with a delay.
@@ -196,7 +193,7 @@ impl Master<'_> {
                 Death::Killed(signal) => format!("killed by signal {signal} before it was ready"),
             };
             let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
-            self.died_fast(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY }, time);
+            self.died_fast(&reason, if lasting { EXIT_USAGE } else { EXIT_TEMPORARY }, time);
         } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH && !has_worked {
             // It died of itself. One that died of a request is replaced at once, or whoever knows that request could
             // keep the pool empty.
