@@ -171,17 +171,21 @@ impl Backoff {
         (self.row, self.delay) = (0, self.delay.min(Self::LAST / 2));
     }
 
-    /// Whether one of `missing` places may be filled now.
-    pub(super) fn allows(&mut self, missing: usize, time: u64) -> bool {
+    /// Lets the places go that were held long enough, whether or not somebody is still wanted there.
+    pub(super) fn release(&mut self, time: u64) {
         if time >= self.until {
             self.held = 0;
         }
+    }
+
+    /// Whether one of `missing` places may be filled now.
+    pub(super) fn allows(&self, missing: usize) -> bool {
         missing > self.held
     }
 
-    /// When a place may be filled that is held empty now.
-    pub(super) fn wake(&self, time: u64) -> u64 {
-        if self.held > 0 { self.until.max(time) } else { u64::MAX }
+    /// When places are to be [released](Self::release).
+    pub(super) fn wake(&self) -> u64 {
+        if self.held > 0 { self.until } else { u64::MAX }
     }
 }
 
@@ -196,19 +200,23 @@ mod tests {
         let mut delays = Vec::new();
         for _ in 0..9 {
             backoff.hold(time);
-            assert!(!backoff.allows(1, time));
+            backoff.release(time);
+            assert!(!backoff.allows(1));
             // Others that die meanwhile wait as well, but do not make it longer.
             backoff.hold(time);
-            assert!(!backoff.allows(2, time));
+            assert!(!backoff.allows(2));
             // A place that became free in peace is filled at once.
-            assert!(backoff.allows(3, time));
-            delays.push(backoff.wake(time) - time);
-            time = backoff.wake(time);
-            assert!(backoff.allows(1, time));
+            assert!(backoff.allows(3));
+            delays.push(backoff.wake() - time);
+            time = backoff.wake();
+            backoff.release(time);
+            assert!(backoff.allows(1));
+            // Nothing is left to wake up for.
+            assert_eq!(backoff.wake(), u64::MAX);
         }
         assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff.hold(time + 20_000), 19);
-        assert_eq!(backoff.wake(time) - time - 20_000, 50);
+        assert_eq!(backoff.wake() - time - 20_000, 50);
         backoff.relax();
         assert_eq!(backoff.hold(time + 20_000), 1);
     }

@@ -176,9 +176,9 @@ impl Master<'_> {
             let time = now();
             self.sweeper.attend(time, self.host);
             let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
-            wake = wake.min(self.backoff.wake(time)).min(self.sweeper.wake());
+            wake = wake.min(self.sweeper.wake());
             if self.stopping.is_none() {
-                wake = wake.min(self.staff.wake(&self.crew, &self.board));
+                wake = wake.min(self.backoff.wake()).min(self.staff.wake(&self.crew, &self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
             }
             if let Some(candidate) = &mut self.candidate {

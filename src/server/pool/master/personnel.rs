@@ -33,6 +33,7 @@ impl Master<'_> {
     pub(super) fn balance(&mut self) -> io::Result<()> {
         let time = now();
         let until = time.saturating_add(millis(self.options.graceful_timeout));
+        self.backoff.release(time);
         loop {
             if self.reloading && self.crew.iter().all(|member| member.generation == self.generation) {
                 self.reloading = false;
@@ -53,7 +54,7 @@ impl Master<'_> {
                     }
                 }
                 Step::Spawn(missing) => {
-                    if !self.backoff.allows(missing, time) || !self.spawn(time)? {
+                    if !self.backoff.allows(missing) || !self.spawn(time)? {
                         return Ok(());
                     }
                 }

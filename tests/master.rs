@@ -1,0 +1,86 @@
+//! What the master does when several things happen to it at once.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::client::{http, http_request, read, send};
+use support::process::{Proc, Signal, children, copy_demo, demo, demo_at, is_sleeping, wait_until_sleeping};
+use support::{TestDir, eventually, turn};
+
+// One test at a time (`turn`), as in the tests of the reload, and since processor time is measured.
+
+/// A pool of the demo, and its address; all workers are ready.
+fn pool(workers: &str, arguments: &[&str]) -> (Proc, String) {
+    start(demo(), workers, arguments)
+}
+
+fn start(mut command: Command, workers: &str, arguments: &[&str]) -> (Proc, String) {
+    command.args(["--http", "127.0.0.1:0", "--workers", workers]).args(arguments);
+    let proc = Proc::start(command);
+    let address = proc.address("http");
+    proc.line(" ready workers=");
+    (proc, address)
+}
+
+/// A pool whose program is a copy of the demo in `dir`.
+fn pool_in(dir: &TestDir, workers: &str, arguments: &[&str]) -> (Proc, String) {
+    copy_demo(&dir.join("demo"));
+    start(demo_at(&dir.join("demo")), workers, arguments)
+}
+
+/// Puts a script in the place of the program in `dir`.
+fn install_script(dir: &TestDir, text: &str) {
+    fs::write(dir.join("new"), text).unwrap();
+    fs::set_permissions(dir.join("new"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(dir.join("new"), dir.join("demo")).unwrap();
+}
+
+/// Hundredths of a second for which process `pid` has had a processor.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+/// Fails if the process does not rest for half a second.
+#[track_caller]
+fn assert_rests(proc: &Proc) {
+    let before = ticks(proc.pid());
+    std::thread::sleep(Duration::from_millis(500));
+    let used = ticks(proc.pid()) - before;
+    assert!(used < 10, "{used} ticks in half a second");
+}
+
+/// A place that is kept empty for a while is not waited for when nobody is wanted there any more.
+#[test]
+fn the_master_rests_when_a_place_stays_empty() {
+    let _turn = turn();
+    let (mut proc, _) = pool("2", &[]);
+    support::process::send(children(proc.pid())[0], Signal::KILL);
+    proc.signal(Signal::TTOU);
+    proc.line("TTOU: workers=1");
+    assert_rests(&proc);
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
+fn the_master_rests_while_it_stops() {
+    let _turn = turn();
+    let (mut proc, address) = pool("2", &[]);
+    let slow = send(&address, &http_request("GET", "/slow?ms=2000")).unwrap();
+    eventually("one sleeps", || children(proc.pid()).into_iter().any(is_sleeping));
+    let idle = children(proc.pid()).into_iter().find(|pid| !is_sleeping(*pid)).unwrap();
+    proc.signal(Signal::STOP);
+    support::process::send(idle, Signal::KILL);
+    proc.signal(Signal::TERM);
+    proc.signal(Signal::CONT);
+    proc.line("TERM: stopping");
+    assert_rests(&proc);
+    assert!(read(slow).unwrap().starts_with("HTTP/1.1 200 "));
+    assert_eq!(proc.end(), 0);
+}
