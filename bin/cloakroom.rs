@@ -1,7 +1,7 @@
 //! The administrator's tool.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use cloakroom::Error;
-use cloakroom::admin;
+use cloakroom::admin::{self, StatusForm};
 use cloakroom::doctor::{self, DoctorToken};
 use cloakroom::session::Swept;
+use cloakroom::{Address, Error};
 
 /// The answer is no: there is something to mend.
 const EXIT_NO: u8 = 1;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     };
     match matches.subcommand() {
         Some(("sweep", matches)) => sweep(matches),
+        Some(("status", matches)) => status(matches),
         Some(("doctor", matches)) => doctor(matches),
         _ => unreachable!("clap asks for one of the subcommands"),
     }
@@ -42,6 +43,64 @@ fn sweep(matches: &ArgMatches) -> ExitCode {
     match admin::sweep(directory, time("idle"), time("budget")) {
         Ok(swept) => print(&if matches.get_flag("json") { json(swept) } else { text(swept) }),
         Err(error) => fail(EXIT_TEMPORARY, Error::from(error)),
+    }
+}
+
+fn status(matches: &ArgMatches) -> ExitCode {
+    let address: &String = matches.get_one("address").expect("clap asks for it");
+    if let Err(error) = address.parse::<Address>() {
+        return fail(EXIT_USAGE, format_args!("{address:?}: {error} (see --help)"));
+    }
+    let form = if matches.get_flag("json") { StatusForm::Json } else { StatusForm::Text };
+    let result = if matches.get_flag("watch") {
+        let mut screen = Screen::new();
+        admin::watch_status(address, form, Duration::from_secs(1), |text| screen.show(text))
+    } else {
+        match admin::status(address, form) {
+            Ok(text) => return print(&(text.trim_end().to_owned() + "\n")),
+            Err(error) => Err(error),
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_TEMPORARY, Error::from(error)),
+    }
+}
+
+/// Shows one text in the place of the other; where stdout is no terminal, one after the other. The terminal is left as
+/// it is, cursor and all, so that nothing has to be put back however this ends.
+struct Screen {
+    is_terminal: bool,
+    is_first: bool,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self { is_terminal: std::io::stdout().is_terminal(), is_first: true }
+    }
+
+    fn show(&mut self, text: &str) -> std::io::Result<()> {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        let mut out = String::new();
+        if self.is_terminal {
+            // Lines that do not fit would move the others, at every turn.
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_row > 1);
+            let (rows, columns) =
+                size.map_or((usize::MAX, usize::MAX), |size| (size.ws_row.into(), size.ws_col.into()));
+            // Clear once; then overwrite from the top, so that nothing flickers.
+            out.push_str(if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
+            for line in text.lines().take(rows - 1) {
+                out.extend(line.chars().take(columns));
+                out.push_str("\x1b[K\n");
+            }
+            out.push_str("\x1b[J");
+        } else {
+            out.push_str(text.trim_end());
+            out.push('\n');
+        }
+        let mut stdout = std::io::stdout();
+        stdout.write_all(out.as_bytes())?;
+        stdout.flush()
     }
 }
 
@@ -143,12 +202,25 @@ fn command() -> Command {
              (lag: how long the longest overdue of the deleted had been over), or: skipped: ...",
         )
         .args([sessions, idle, budget, json]);
+    let address = Arg::new("address")
+        .value_name("ADDR")
+        .required(true)
+        .env("CLOAKROOM_STATUS")
+        .hide_env_values(true)
+        .help("Where the pool tells how it is (its --status): HOST:PORT or unix:PATH");
+    let watch = Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Show it anew each second");
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON");
+    let status = Command::new("status")
+        .about("Shows what the workers of a pool are doing")
+        .after_help("With --watch it ends at Ctrl-C, or with the pool.")
+        .args([address, watch, json]);
     Command::new("cloakroom")
-        .about("Administers the sessions of a cloakroom")
+        .about("Administers the sessions of a cloakroom, and shows how its pool is")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .after_help("Exit status: 0 done, 1 the answer is no, 2 usage, 111 failure of the system.")
         .subcommand(sweep)
+        .subcommand(status)
         .subcommand(doctor)
 }
 

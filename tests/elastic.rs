@@ -127,7 +127,9 @@ fn workers_that_die_at_once_are_not_respawned_for_ever() {
         if log(&proc).contains("gives up") {
             break;
         }
-        worker.into_iter().for_each(|pid| support::process::send(pid, Signal::KILL));
+        for pid in worker {
+            support::process::send(pid, Signal::KILL);
+        }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(proc.end(), 111);

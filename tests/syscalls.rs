@@ -37,11 +37,17 @@ impl Drop for Strace {
 
 impl Traced {
     fn new(protocol: &str) -> Self {
+        Self::with(protocol, &[])
+    }
+
+    fn with(protocol: &str, more: &[&str]) -> Self {
         let directory = TestDir::new();
         let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
         let address = if protocol == "http" { "127.0.0.1:0".to_owned() } else { format!("unix:{}", path("socket")) };
         let flag = format!("--{protocol}");
-        let pool = Proc::demo([&flag, &address, "--sessions", &path("sessions"), "--workers", "1"]);
+        let sessions = path("sessions");
+        let arguments = [&flag, &address, "--sessions", &sessions, "--workers", "1"];
+        let pool = Proc::demo(arguments.into_iter().chain(more.iter().copied()));
         let address = pool.address(protocol);
         pool.line(" ready workers=1");
         let door = if protocol == "http" { Door::Http(address) } else { Door::Scgi(address) };
@@ -142,6 +148,21 @@ fn a_request_over_scgi_that_does_not_touch_the_session_costs_four_calls_and_a_wa
         visitor.get("/hello").ok();
     }
     assert_at_most(&traced.calls("close", REQUESTS), SCGI);
+}
+
+#[test]
+#[ignore = "needs strace: run tests/run"]
+fn the_access_log_costs_one_call_more() {
+    let traced = Traced::with("scgi", &["--access-log", "/dev/null"]);
+    let mut visitor = Visitor::new(&traced.door);
+    for _ in 0..REQUESTS {
+        visitor.get("/hello").ok();
+    }
+    let calls = traced.calls("close", REQUESTS);
+    let allowed: Vec<_> =
+        SCGI.iter().map(|(names, most)| (*names, most + usize::from(names.contains(&"write")))).collect();
+    assert_at_most(&calls, &allowed);
+    assert_eq!(calls.iter().filter(|call| call.line.contains("</dev/null>")).count(), REQUESTS, "{calls:#?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::session::{Store as _, StoreError, Swept};
 use crate::store::DirectoryStore;
 
-/// Why something could not be done to a store.
+/// Why something could not be done to a store, or asked of a pool.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
@@ -20,6 +20,18 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+    /// No pool answers there.
+    #[error("ask the pool at {address} how it is")]
+    NoStatus {
+        /// Where it was asked.
+        address: String,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// What a pool has answered could not be shown.
+    #[error("show the status")]
+    Show(#[source] io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -8,3 +8,5 @@ pub mod file_format {}
 pub mod fork_safety {}
 #[doc = include_str!("signals.md")]
 pub mod signals {}
+#[doc = include_str!("status.md")]
+pub mod status {}

@@ -1,14 +1,27 @@
 //! What a connection tells the worker that serves it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::message::Clock;
+use crate::message::{Clock, MetaVariables};
+
+/// A response that was sent, or as much of it as the client took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// Who asked, as far as it is known.
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) status: StatusCode,
+    /// Bytes of the message-body.
+    pub(crate) bytes: u64,
+}
 
 /// The seam between the connection modules (`scgi`, `http`) and the worker: the worker's scoreboard slot, access
 /// counts and wish to stop, without the connections knowing that there is a pool.
 pub(crate) trait Activity {
+    /// A request head has been read.
+    fn received(&self, _meta: &MetaVariables) {}
     /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
     /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
     fn begin(&self, method: &Method, path: &str);
@@ -18,6 +31,8 @@ pub(crate) trait Activity {
     }
     /// The application has answered and the session is committed.
     fn end(&self, status: StatusCode);
+    /// A request has been answered, also one that was refused and is nobody's [`begin`](Self::begin).
+    fn replied(&self, _reply: &Reply) {}
     /// Whether a persistent connection should be closed after this response: the worker is stopping or recycled.
     fn stopping(&self) -> bool;
 }

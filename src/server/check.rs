@@ -15,10 +15,11 @@ use rustix::process::{WaitOptions, waitpid};
 
 use super::concerns::concerns;
 use super::listener::{Address, ListenError, Listener, SocketOptions};
+use super::open::{addresses, socket_options};
 use super::options::{AccessLog, Options, read_env_file};
 use super::pool::Program;
 use super::privileges::{Identity, settle};
-use super::run::{EXIT_TEMPORARY, EXIT_USAGE, addresses, refusal, socket_options};
+use super::run::{EXIT_TEMPORARY, EXIT_USAGE, refusal};
 use crate::host::Host;
 use crate::sys::{process, user};
 

@@ -1,6 +1,7 @@
 //! HTTP/1.1: any number of requests per connection.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::activity::Activity;
@@ -13,7 +14,7 @@ use crate::gateway::http1::chunked::{Decoder, Piece};
 use crate::gateway::http1::{self, CONTINUE, Ends, Exchange, Framing, Head, HeadScanner};
 use crate::gateway::{Front, GatewayError, Limits};
 use crate::host::Host;
-use crate::message::Body;
+use crate::message::{Body, RequestParts};
 
 /// Requests of one connection that are served in a row. A client that always has another one there must not keep the
 /// worker from its listeners.
@@ -53,7 +54,13 @@ enum Unserved {
     Gone,
 }
 
-fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity, buffers: &mut Buffers) -> Next {
+/// The same for anything that answers.
+pub(super) fn serve(
+    stream: Stream,
+    application: &dyn Application,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Next {
     buffers.clear();
     let mut in_a_row = 0;
     let next = loop {
@@ -93,19 +100,21 @@ fn serve_one(
         }
     }
     let limits = application.limits();
-    let (head, body, since) = match receive(stream, limits, buffers) {
+    let (head, body, since) = match receive(stream, limits, activity, buffers) {
         Ok(received) => received,
         Err(Unserved::Gone) => return Left::Closed,
-        Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, buffers),
+        Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
     let mut exchange = head.exchange;
     let (parts, response) = match answer(head.meta, body, Front::Http, since, application, activity) {
         Ok(answer) => answer,
-        Err(error) => return refuse(stream, &error, exchange, limits, buffers),
+        Err(error) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
     exchange.keep_alive &= !is_last && !activity.stopping();
     let mut writer = stream.writer(limits.write_timeout);
-    match reply::http(&mut writer, response, parts.as_deref(), exchange, buffers) {
+    let result = reply::http(&mut writer, response, parts.as_deref(), exchange, buffers);
+    activity.replied(&buffers.sent.to(client(parts.as_deref(), stream)));
+    match result {
         Ok(true) => Left::Open,
         Ok(false) if !buffers.pending.is_empty() => Left::Unread,
         // The client may have sent another request before it read that this one was the last.
@@ -118,9 +127,30 @@ fn serve_one(
     }
 }
 
+/// Who asked, as far as it is known.
+fn client(parts: Option<&RequestParts>, stream: &Stream) -> Option<IpAddr> {
+    match parts {
+        Some(parts) => parts.client_address,
+        None => stream.peer().map(|peer| peer.ip()),
+    }
+}
+
 /// Reads one request, of which some bytes are in `buffers.pending`; what follows it is left there. Also says when its
 /// head was there.
-fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(Head, Body, Instant), Unserved> {
+fn receive(
+    stream: &Stream,
+    limits: &Limits,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Result<(Head, Body, Instant), Unserved> {
+    let mut head = receive_head(stream, limits, buffers)?;
+    activity.received(&head.meta);
+    let (body, since) = receive_body(stream, &mut head, limits, buffers)?;
+    Ok((head, body, since))
+}
+
+/// Reads one request head, of which some bytes may be there.
+fn receive_head(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Head, Unserved> {
     let broken = |error| Unserved::Refused(error, Exchange::BROKEN);
     let deadline = Instant::now() + limits.head_timeout;
     let mut scanner = HeadScanner::default();
@@ -135,9 +165,18 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(H
         }
     };
     let ends = Ends { peer: stream.peer(), local: stream.local() };
-    let mut head = http1::parse_head(&buffers.pending[..length], ends, limits).map_err(broken)?;
+    let head = http1::parse_head(&buffers.pending[..length], ends, limits).map_err(broken)?;
     buffers.pending.drain(..length);
+    Ok(head)
+}
 
+/// Reads the message-body of a request; says, too, when that began.
+fn receive_body(
+    stream: &Stream,
+    head: &mut Head,
+    limits: &Limits,
+    buffers: &mut Buffers,
+) -> Result<(Body, Instant), Unserved> {
     let exchange = head.exchange;
     let refused = |error| Unserved::Refused(error, exchange);
     let announced = if let Framing::Length(length) = head.framing { Some(length) } else { None };
@@ -172,7 +211,7 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<(H
         head.meta.push("CONTENT_LENGTH", collector.length().to_string());
     }
     let body = collector.finish().map_err(refused)?;
-    Ok((head, body, pace.started()))
+    Ok((body, pace.started()))
 }
 
 fn unserved(error: &io::Error, what: &'static str, exchange: Exchange) -> Unserved {
@@ -209,10 +248,19 @@ fn take_chunks(
     }
 }
 
-fn refuse(stream: &Stream, error: &GatewayError, exchange: Exchange, limits: &Limits, buffers: &mut Buffers) -> Left {
+fn refuse(
+    stream: &Stream,
+    error: &GatewayError,
+    exchange: Exchange,
+    limits: &Limits,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Left {
     let response = refusal("http", error);
     let exchange = Exchange { keep_alive: false, ..exchange };
-    match reply::http(&mut stream.writer(limits.write_timeout), response, None, exchange, buffers) {
+    let result = reply::http(&mut stream.writer(limits.write_timeout), response, None, exchange, buffers);
+    activity.replied(&buffers.sent.to(client(None, stream)));
+    match result {
         Ok(_) => Left::Unread,
         Err(_) => Left::Closed,
     }

@@ -10,6 +10,7 @@ mod concerns;
 mod exchange;
 pub(crate) mod http;
 mod listener;
+mod open;
 mod options;
 mod pool;
 mod privileges;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 
-use super::buffers::{Buffers, PIECE};
+use super::buffers::{Buffers, PIECE, Sent};
 use super::exchange::plain;
 use crate::gateway::http1::{self, Delivery, Exchange};
 use crate::gateway::{cgi, http1::chunked};
@@ -56,6 +56,7 @@ pub(crate) fn cgi(
         delivery = head(&response, &mut buffers.output);
         0
     });
+    buffers.sent = Sent { status: response.status(), bytes: 0 };
     deliver(sink, response.into_http().into_body(), delivery, first, buffers)
 }
 
@@ -80,6 +81,7 @@ pub(crate) fn http(
         (delivery, keep_alive) = head(&response, &mut buffers.output);
         0
     });
+    buffers.sent = Sent { status: response.status(), bytes: 0 };
     deliver(sink, response.into_http().into_body(), delivery, first, buffers)?;
     Ok(keep_alive)
 }
@@ -102,7 +104,7 @@ fn deliver(
     first: usize,
     buffers: &mut Buffers,
 ) -> Result<(), ReplyError> {
-    let Buffers { output, piece, .. } = buffers;
+    let Buffers { output, piece, sent, .. } = buffers;
     if delivery == Delivery::None {
         return sink.write_all(output).map_err(ReplyError::Write);
     }
@@ -110,7 +112,12 @@ fn deliver(
         let (now, later) = bytes.split_at(bytes.len().min(PIECE));
         output.extend_from_slice(now);
         sink.write_all(output).map_err(ReplyError::Write)?;
-        return if later.is_empty() { Ok(()) } else { sink.write_all(later).map_err(ReplyError::Write) };
+        sent.bytes = now.len() as u64;
+        if !later.is_empty() {
+            sink.write_all(later).map_err(ReplyError::Write)?;
+            sent.bytes += later.len() as u64;
+        }
+        return Ok(());
     }
     let mut left = if let Delivery::Length(length) = delivery { length } else { u64::MAX };
     let mut n = first;
@@ -126,6 +133,7 @@ fn deliver(
         if !output.is_empty() {
             sink.write_all(output).map_err(ReplyError::Write)?;
             output.clear();
+            sent.bytes += n as u64;
         }
         if left == 0 || (n == 0 && !matches!(delivery, Delivery::Length(_))) {
             return Ok(());

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use super::allow::Allow;
 use super::concerns::concerns;
-use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
+use super::listener::{Listener, Protocol};
+use super::open::{open, open_status, remove_files};
 use super::options::{Options, Workers, under_cgi};
-use super::pool::{self, Handoff, PoolOptions, Program};
-use super::privileges::{PrivilegeError, group_id, settle, user_id};
+use super::pool::{self, Handoff, PoolOptions, Program, Reporter};
+use super::privileges::settle;
 use super::{cgi, check};
 use crate::doctor::{self, DoctorToken};
 use crate::host::Host;
@@ -182,9 +183,17 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         Ok(listeners) => listeners,
         Err(status) => return status,
     };
+    let mut status = match open_status(options, handoff.as_mut()) {
+        Ok(status) => status,
+        Err(code) => {
+            remove_files(&mut listeners);
+            return code;
+        }
+    };
     if let Err(error) = settle(options, handoff.is_some()) {
         log!("{error}");
         remove_files(&mut listeners);
+        remove_files(&mut status);
         return EXIT_USAGE;
     }
     let program = match Program::current(options.from_file.clone()) {
@@ -204,10 +213,12 @@ fn serve_pool(host: &Host, options: &Options) -> u8 {
         max_per_session: options.max_per_session,
         graceful_timeout: options.graceful_timeout,
         allow: Allow::new(&options.allow),
+        access_log: options.access_log.clone().map(|log| (log, options.access_log_format)),
         program,
         sweep_every: options.sweep_every,
     };
-    pool::run(host, &mut listeners, &pool, handoff).unwrap_or_else(|error| {
+    let reporter = Reporter::new(status, options.status.as_ref());
+    pool::run(host, &mut listeners, reporter, &pool, handoff).unwrap_or_else(|error| {
         log!("master pid={} cannot go on: {error}", process::id().as_raw_nonzero());
         EXIT_TEMPORARY
     })
@@ -233,84 +244,6 @@ fn rehearse(options: &Options, handoff: &mut Handoff) -> Result<(), String> {
         return Err(format!("refused by --strict: {concern}"));
     }
     settle(options, true).map_err(|error| error.to_string())
-}
-
-fn remove_files(listeners: &mut [Listener]) {
-    for listener in listeners {
-        listener.remove_file();
-    }
-}
-
-/// Opens the listeners, or takes those that are open already; says what is unusual. `Err` is an exit status: the reason
-/// has been logged.
-fn open(options: &Options, handoff: Option<&mut Handoff>) -> Result<Vec<Listener>, u8> {
-    let failed = |error: &ListenError| {
-        log!("{error}");
-        if error.is_configuration() { EXIT_USAGE } else { EXIT_TEMPORARY }
-    };
-    // What is refused at a reload has been refused before this process became the new program.
-    let strict = options.strict && handoff.is_none();
-    let inherited = match handoff {
-        Some(handoff) => handoff.listeners().map_err(ListenError::Inherited),
-        None => Listener::inherit(),
-    };
-    let inherited = inherited.map_err(|error| failed(&error))?;
-    let pid = process::id().as_raw_nonzero();
-    let concerns = concerns(options, &inherited);
-    for concern in &concerns {
-        if strict {
-            log!("refused by --strict: {concern}");
-        } else {
-            log!("master pid={pid} {concern}");
-        }
-    }
-    if strict && !concerns.is_empty() {
-        return Err(EXIT_USAGE);
-    }
-    if inherited.is_empty() {
-        let socket = socket_options(options).map_err(|error| {
-            log!("{error}");
-            EXIT_USAGE
-        })?;
-        return bind(options, socket).map_err(|error| failed(&error));
-    }
-    if inherited.iter().any(Listener::is_inherited) && !(options.http.is_empty() && options.scgi.is_empty()) {
-        log!("listeners are inherited (LISTEN_FDS), so --http and --scgi are not used");
-    }
-    Ok(inherited)
-}
-
-/// How sockets are made; looks users and groups up.
-pub(super) fn socket_options(options: &Options) -> Result<SocketOptions, PrivilegeError> {
-    Ok(SocketOptions {
-        backlog: options.backlog.cast_signed(),
-        mode: options.socket_mode,
-        owner: options.socket_owner.as_deref().map(|name| user_id("--socket-owner", name)).transpose()?,
-        group: options.socket_group.as_deref().map(|name| group_id("--socket-group", name)).transpose()?,
-    })
-}
-
-/// Where the options say to listen.
-pub(super) fn addresses(options: &Options) -> Vec<(Address, Protocol)> {
-    let http = options.http.iter().map(|address| (address.clone(), Protocol::Http));
-    let scgi = options.scgi.iter().map(|address| (address.clone(), Protocol::Scgi));
-    let named: Vec<_> = http.chain(scgi).collect();
-    let default = || vec![(Address::Tcp("localhost:8080".to_owned()), Protocol::Http)];
-    if named.is_empty() { default() } else { named }
-}
-
-fn bind(options: &Options, socket: SocketOptions) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Vec::new();
-    for (address, protocol) in addresses(options) {
-        match Listener::bind(&address, protocol, socket) {
-            Ok(bound) => listeners.extend(bound),
-            Err(error) => {
-                remove_files(&mut listeners);
-                return Err(error);
-            }
-        }
-    }
-    Ok(listeners)
 }
 
 #[cfg(test)]

@@ -31,17 +31,20 @@ struct Received {
 
 fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity, buffers: &mut Buffers) {
     let limits = application.limits();
-    let received = match receive(&stream, limits, buffers) {
+    let received = match receive(&stream, limits, activity, buffers) {
         Ok(Some(received)) => received,
         Ok(None) => return,
-        Err(error) => return refuse(stream, &error, limits, buffers),
+        Err(error) => return refuse(stream, &error, limits, activity, buffers),
     };
     let (parts, response) =
         match answer(received.meta, received.body, Front::Scgi, received.since, application, activity) {
             Ok(answer) => answer,
-            Err(error) => return refuse(stream, &error, limits, buffers),
+            Err(error) => return refuse(stream, &error, limits, activity, buffers),
         };
-    match reply::cgi(&mut stream.writer(limits.write_timeout), response, parts.as_deref(), buffers) {
+    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, parts.as_deref(), buffers);
+    // The peer is the front server.
+    activity.replied(&buffers.sent.to(parts.and_then(|parts| parts.client_address)));
+    match result {
         Ok(()) if received.surplus => linger(stream, limits, buffers),
         Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => {}
         // A front server would take the end of the connection for the end of the page.
@@ -50,7 +53,12 @@ fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity,
 }
 
 /// Reads the request. `None` where the client went, or never said a word.
-fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Option<Received>, GatewayError> {
+fn receive(
+    stream: &Stream,
+    limits: &Limits,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Result<Option<Received>, GatewayError> {
     let deadline = Instant::now() + limits.head_timeout;
     let mut reader = scgi::HeadReader::new(limits);
     let mut is_first = true;
@@ -69,6 +77,7 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Op
             break (head, used..n);
         }
     };
+    activity.received(&head.meta);
     let length = head.content_length;
     let mut collector = Collector::new(Some(length), limits.body)?;
     let mut rest = &buffers.input[rest];
@@ -90,9 +99,11 @@ fn receive(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Op
     }
 }
 
-fn refuse(stream: Stream, error: &GatewayError, limits: &Limits, buffers: &mut Buffers) {
+fn refuse(stream: Stream, error: &GatewayError, limits: &Limits, activity: &dyn Activity, buffers: &mut Buffers) {
     let response = refusal("scgi", error);
-    if reply::cgi(&mut stream.writer(limits.write_timeout), response, None, buffers).is_ok() {
+    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, None, buffers);
+    activity.replied(&buffers.sent.to(None));
+    if result.is_ok() {
         linger(stream, limits, buffers);
     }
 }

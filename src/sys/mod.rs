@@ -9,6 +9,7 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod pulse;
+pub(crate) mod queue;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -54,10 +54,8 @@ pub(crate) fn spawn(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 pub(crate) fn execute(path: &Path, arguments: &[OsString], environment: &[OsString]) -> io::Error {
     let text = |text: &OsStr| CString::new(text.as_bytes());
     let texts = |texts: &[OsString]| texts.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>();
-    let (path, arguments, environment) = match (text(path.as_os_str()), texts(arguments), texts(environment)) {
-        (Ok(path), Ok(arguments), Ok(environment)) => (path, arguments, environment),
-        _ => return io::ErrorKind::InvalidInput.into(),
-    };
+    let all = (text(path.as_os_str()), texts(arguments), texts(environment));
+    let (Ok(path), Ok(arguments), Ok(environment)) = all else { return io::ErrorKind::InvalidInput.into() };
     let pointers =
         |texts: &[CString]| texts.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (argv, envp) = (pointers(&arguments), pointers(&environment));

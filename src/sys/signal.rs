@@ -20,6 +20,8 @@ pub(crate) enum Action {
     Leave,
     /// The request at work is given up, see [`deadline`](super::deadline).
     GiveUp,
+    /// It arrives in the pipe and is remembered for [`asked_to_reopen`]. System calls of the application go on.
+    Reopen,
     /// Nothing. Unlike `SIG_IGN`, it is not inherited by programs that this process executes.
     Nothing,
     /// `SIG_IGN`.
@@ -31,6 +33,7 @@ pub(crate) enum Action {
 /// The pipe's end for the handlers, and the flag for loops that do not want to ask the pipe each time.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
 static LEAVE: AtomicBool = AtomicBool::new(false);
+static REOPEN: AtomicBool = AtomicBool::new(false);
 /// The timer that `Leave` starts, plus one, and its milliseconds; 0: none.
 static LEAVE_TIMER: AtomicU64 = AtomicU64::new(0);
 static LEAVE_MILLIS: AtomicU64 = AtomicU64::new(0);
@@ -55,6 +58,7 @@ impl Signals {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         WRITER.store(writer.as_raw_fd(), Relaxed);
         LEAVE.store(false, Relaxed);
+        REOPEN.store(false, Relaxed);
         // A timer of the parent is not there in the child.
         LEAVE_TIMER.store(0, Relaxed);
         for &(signal, action) in actions {
@@ -89,6 +93,11 @@ impl Drop for Signals {
 /// Whether a signal with [`Action::Leave`] came.
 pub(crate) fn asked_to_leave() -> bool {
     LEAVE.load(Relaxed)
+}
+
+/// Whether a signal with [`Action::Reopen`] came since this was last asked.
+pub(crate) fn asked_to_reopen() -> bool {
+    REOPEN.load(Relaxed) && REOPEN.swap(false, Relaxed)
 }
 
 /// Sets how long this process has from a signal with [`Action::Leave`] on before the kernel kills it, whoever else may
@@ -142,6 +151,11 @@ extern "C" fn leave(signal: libc::c_int) {
     tell(signal);
 }
 
+extern "C" fn reopen(signal: libc::c_int) {
+    REOPEN.store(true, Relaxed);
+    tell(signal);
+}
+
 extern "C" fn nothing(_signal: libc::c_int) {}
 
 /// Sets what `signal` does.
@@ -149,6 +163,7 @@ pub(crate) fn set(signal: Signal, action: Action) -> io::Result<()> {
     let (handler, flags) = match action {
         Action::Tell => (tell as extern "C" fn(libc::c_int) as libc::sighandler_t, 0),
         Action::Leave => (leave as extern "C" fn(libc::c_int) as libc::sighandler_t, libc::SA_RESTART),
+        Action::Reopen => (reopen as extern "C" fn(libc::c_int) as libc::sighandler_t, libc::SA_RESTART),
         Action::GiveUp => {
             (super::deadline::handler as extern "C" fn(libc::c_int) as libc::sighandler_t, libc::SA_RESTART)
         }

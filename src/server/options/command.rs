@@ -76,7 +76,8 @@ pub(super) fn command(name: String, headings: bool) -> Command {
          that before the default. As a CGI script it reads the variables only, and as a service that\n\
          systemd opens sockets for (LISTEN_FDS) it serves those.\n\n\
          Signals to the master: TERM, QUIT: stop when the requests at work are answered; INT: stop at once;\n\
-         HUP: become the program on the disk, with new workers; TTIN, TTOU: one worker more, one less.\n\
+         HUP: become the program on the disk, with new workers; TTIN, TTOU: one worker more, one less;\n\
+         USR1: open the access log again.\n\
          Exit status: 0 done, 2 usage or configuration, 111 temporary failure of the system."
     );
     let arguments = SETTINGS.iter().map(|setting| {

@@ -63,6 +63,15 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 impl FromStr for AccessLog {
     type Err = &'static str;
 

@@ -40,6 +40,7 @@ const LISTENER: u64 = u64::MAX - 1;
 const SHELF: u64 = u64::MAX - 2;
 
 /// Serves connections, one at a time.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 pub(super) struct Attendant<'a> {
     host: &'a Host,
     listeners: &'a [Listener],
@@ -257,6 +258,7 @@ impl<'a> Attendant<'a> {
         };
         // EINTR: a signal came, and it is in the pipe or the flag by now.
         let count = count.unwrap_or(0);
+        self.desk.reopen_journal();
         // The structs are packed, so no references into them.
         let tokens = events[..count].iter().map(|event| { event.data }.u64());
         let mut is_called = false;

@@ -54,7 +54,7 @@ impl Member {
     }
 
     /// Its slot, if this program can read it.
-    pub(super) fn slot(&self, board: &Scoreboard) -> Option<Slot> {
+    pub(super) fn slot(&self, board: Scoreboard) -> Option<Slot> {
         (!self.foreign).then(|| board.slot(self.number))
     }
 

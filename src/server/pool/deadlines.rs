@@ -1,6 +1,7 @@
 //! Holding workers to their deadlines: the application is told at the soft one; at the hard one the client is answered
 //! and the worker killed.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -37,7 +38,7 @@ impl Deadlines {
     }
 
     /// Does what is due. Returns when to look again.
-    pub(super) fn enforce(&self, crew: &mut Crew, board: &Scoreboard, time: u64) -> u64 {
+    pub(super) fn enforce(&self, crew: &mut Crew, board: Scoreboard, time: u64) -> u64 {
         crew.iter_mut()
             .filter(|member| !member.killed)
             .map(|member| self.enforce_one(member, board, time))
@@ -45,7 +46,7 @@ impl Deadlines {
             .unwrap_or(u64::MAX)
     }
 
-    fn enforce_one(&self, member: &mut Member, board: &Scoreboard, time: u64) -> u64 {
+    fn enforce_one(&self, member: &mut Member, board: Scoreboard, time: u64) -> u64 {
         let mut wake = u64::MAX;
         if let Some(until) = member.leaving {
             if time >= until {
@@ -105,7 +106,7 @@ impl Deadlines {
 }
 
 /// The soft deadline: the application's hook is called in the worker.
-fn remind(member: &Member, slot: Slot, board: &Scoreboard, work: Work, time: u64) {
+fn remind(member: &Member, slot: Slot, board: Scoreboard, work: Work, time: u64) {
     if !slot.tell(work.number) {
         return;
     }
@@ -157,16 +158,16 @@ fn whereabouts(pid: Pid) -> String {
     let state = read("stat").and_then(|stat| stat.rsplit(") ").next().and_then(|rest| rest.chars().next()));
     let mut text = format!("state={}", state.unwrap_or('?'));
     if let Some(channel) = read("wchan") {
-        text.push_str(&format!(" in={channel}"));
+        _ = write!(text, " in={channel}");
     }
     if let Some(call) = read("syscall").and_then(|line| line.split(' ').next().map(str::to_owned)) {
-        text.push_str(&format!(" syscall={call}"));
+        _ = write!(text, " syscall={call}");
     }
     // For root only: the innermost of the kernel's functions.
     if let Some(stack) = read("stack") {
         let names = stack.lines().filter_map(|line| line.split_whitespace().nth(1));
         let names: Vec<&str> = names.filter_map(|name| name.split('+').next()).take(4).collect();
-        text.push_str(&format!(" stack={}", names.join("<")));
+        _ = write!(text, " stack={}", names.join("<"));
     }
     text
 }

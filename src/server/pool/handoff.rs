@@ -29,6 +29,8 @@ pub(crate) struct Handoff {
     /// The process that it is meant for; where the program is only tried out, its parent.
     pub(super) master: i32,
     pub(super) listeners: Vec<Record>,
+    /// Those of the reporter.
+    pub(super) status: Vec<Record>,
     pub(super) board: Option<RawFd>,
     /// Both ends of the shelf, then both of the pipe by which workers call.
     pub(super) shelf: Vec<RawFd>,
@@ -96,6 +98,11 @@ impl Handoff {
         std::mem::take(&mut self.listeners).into_iter().map(Listener::adopt).collect()
     }
 
+    /// The reporter's listeners.
+    pub(crate) fn status_listeners(&mut self) -> io::Result<Vec<Listener>> {
+        std::mem::take(&mut self.status).into_iter().map(Listener::adopt).collect()
+    }
+
     /// Remembers the workers.
     pub(super) fn set_crew(&mut self, crew: &Crew) {
         self.crew = crew
@@ -136,7 +143,7 @@ impl Handoff {
     /// Answers the master that tries this program out: `Ok` it would do, `Err` it would not, and why.
     pub(super) fn answer(&self, verdict: Result<(), &str>) {
         let Some(Ok(report)) = self.report.map(descriptor::adopt) else { return };
-        let text = verdict.map_or_else(|reason| reason.to_owned(), |()| READY.to_owned());
+        let text = verdict.map_or_else(ToOwned::to_owned, |()| READY.to_owned());
         if let Err(error) = File::from(report).write_all(text.as_bytes()) {
             log!("cannot answer the master: {error}");
         }

@@ -8,12 +8,14 @@ mod clock;
 mod crew;
 mod deadlines;
 mod handoff;
+mod journal;
 mod locks;
 mod master;
 mod notify;
 mod parking;
 mod reload;
 mod reminder;
+mod reporter;
 mod scoreboard;
 mod shelf;
 mod staff;
@@ -27,10 +29,11 @@ use scoreboard::{Desk, Scoreboard};
 
 pub(crate) use handoff::Handoff;
 pub(crate) use reload::{Program, rehearse};
+pub(crate) use reporter::Reporter;
 
 use super::allow::Allow;
 use super::listener::Listener;
-use super::options::Workers;
+use super::options::{AccessLog, AccessLogFormat, Workers};
 use crate::host::Host;
 
 /// What the pool is told.
@@ -47,6 +50,8 @@ pub(crate) struct PoolOptions {
     pub(crate) graceful_timeout: Duration,
     /// From where SCGI is taken over TCP.
     pub(crate) allow: Allow,
+    /// Where each request is written down, and in which form.
+    pub(crate) access_log: Option<(AccessLog, AccessLogFormat)>,
     /// What this process becomes at a reload.
     pub(crate) program: Program,
     pub(crate) sweep_every: Option<Duration>,
@@ -60,10 +65,12 @@ pub(crate) struct PoolOptions {
 pub(crate) fn run(
     host: &Host,
     listeners: &mut [Listener],
+    mut reporter: Reporter,
     options: &PoolOptions,
     handoff: Option<Handoff>,
 ) -> std::io::Result<u8> {
-    let result = master::run(host, listeners, options, handoff);
+    let result = master::run(host, listeners, &mut reporter, options, handoff);
+    reporter.close();
     for listener in listeners {
         listener.remove_file();
     }

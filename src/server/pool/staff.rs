@@ -78,7 +78,7 @@ impl Staff {
 
     /// What makes the crew what it should be: nobody too few or too many, nobody of an older generation, nobody who has
     /// served its share. Whoever is replaced leaves only when its successor is ready.
-    pub(super) fn next_step(&mut self, crew: &Crew, board: &Scoreboard, generation: u64) -> Step {
+    pub(super) fn next_step(&mut self, crew: &Crew, board: Scoreboard, generation: u64) -> Step {
         let time = now();
         if let Some(member) = self.bored(crew, board, time) {
             self.target -= 1;
@@ -107,12 +107,12 @@ impl Staff {
     }
 
     /// Who has had nothing to do for too long, where there may be fewer: the longest.
-    fn bored<'a>(&self, crew: &'a Crew, board: &Scoreboard, time: u64) -> Option<&'a Member> {
+    fn bored<'a>(&self, crew: &'a Crew, board: Scoreboard, time: u64) -> Option<&'a Member> {
         let (member, since) = self.longest_idle(crew, board)?;
         (time >= since.saturating_add(self.idle_timeout)).then_some(member)
     }
 
-    fn longest_idle<'a>(&self, crew: &'a Crew, board: &Scoreboard) -> Option<(&'a Member, u64)> {
+    fn longest_idle<'a>(&self, crew: &'a Crew, board: Scoreboard) -> Option<(&'a Member, u64)> {
         if self.is_fixed() || self.target <= self.range.min {
             return None;
         }
@@ -121,7 +121,7 @@ impl Staff {
     }
 
     /// When to look whether somebody has been idle for too long.
-    pub(super) fn wake(&self, crew: &Crew, board: &Scoreboard) -> u64 {
+    pub(super) fn wake(&self, crew: &Crew, board: Scoreboard) -> u64 {
         if self.is_fixed() || self.target <= self.range.min {
             return u64::MAX;
         }
@@ -222,11 +222,11 @@ mod tests {
     }
 
     /// A crew of these generations, all ready, in slots 0, 1, ...
-    fn crew(board: &Scoreboard, generations: &[u64]) -> Crew {
+    fn crew(board: Scoreboard, generations: &[u64]) -> Crew {
         let mut crew = Crew::default();
         for (number, &generation) in generations.iter().enumerate() {
             board.prepare(number, generation);
-            let pid = rustix::process::Pid::from_raw(1000 + number as i32).unwrap();
+            let pid = rustix::process::Pid::from_raw(1000 + i32::try_from(number).unwrap()).unwrap();
             let mut member = Member::new(number, pid, generation, 0);
             member.ready = true;
             crew.push(member);
@@ -242,12 +242,12 @@ mod tests {
     fn a_fixed_number_is_kept() {
         let board = Scoreboard::new(9).unwrap();
         let mut staff = Staff::new(Workers::fixed(2), 10);
-        assert_eq!(staff.next_step(&crew(&board, &[0]), &board, 0), Step::Spawn(1));
-        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 0), Step::Rest);
-        assert_eq!(retired(&staff.next_step(&crew(&board, &[0, 0, 0]), &board, 0)), Some((1002, Event::Idle)));
+        assert_eq!(staff.next_step(&crew(board, &[0]), board, 0), Step::Spawn(1));
+        assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Rest);
+        assert_eq!(retired(&staff.next_step(&crew(board, &[0, 0, 0]), board, 0)), Some((1002, Event::Idle)));
         assert!(!staff.grow());
         staff.change(true, 512);
-        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 0), Step::Spawn(1));
+        assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Spawn(1));
         for _ in 0..5 {
             staff.change(false, 512);
         }
@@ -258,20 +258,20 @@ mod tests {
     fn who_is_replaced_leaves_when_its_successor_is_ready() {
         let board = Scoreboard::new(9).unwrap();
         let mut staff = Staff::new(Workers::fixed(2), 10);
-        assert_eq!(staff.next_step(&crew(&board, &[0, 0]), &board, 1), Step::Spawn(1));
-        let mut three = crew(&board, &[0, 0, 1]);
+        assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 1), Step::Spawn(1));
+        let mut three = crew(board, &[0, 0, 1]);
         three.iter_mut().last().unwrap().ready = false;
-        assert_eq!(staff.next_step(&three, &board, 1), Step::Rest);
+        assert_eq!(staff.next_step(&three, board, 1), Step::Rest);
         three.iter_mut().last().unwrap().ready = true;
-        let step = staff.next_step(&three, &board, 1);
+        let step = staff.next_step(&three, board, 1);
         assert!(matches!(retired(&step), Some((1000 | 1001, Event::Reloaded))), "{step:?}");
         // The same for one that has served its share.
-        let two = crew(&board, &[1, 1]);
+        let two = crew(board, &[1, 1]);
         board.slot(0).wish_to_leave();
-        assert_eq!(staff.next_step(&two, &board, 1), Step::Spawn(1));
-        let three = crew(&board, &[1, 1, 1]);
+        assert_eq!(staff.next_step(&two, board, 1), Step::Spawn(1));
+        let three = crew(board, &[1, 1, 1]);
         board.slot(0).wish_to_leave();
-        assert_eq!(retired(&staff.next_step(&three, &board, 1)), Some((1000, Event::Recycled)));
+        assert_eq!(retired(&staff.next_step(&three, board, 1)), Some((1000, Event::Recycled)));
     }
 
     #[test]
@@ -281,20 +281,20 @@ mod tests {
         assert_eq!(staff.target(), 1);
         assert!(staff.grow() && !staff.grow());
         assert_eq!(staff.target(), 2);
-        let two = crew(&board, &[0, 0]);
-        assert_eq!(staff.next_step(&two, &board, 0), Step::Rest);
+        let two = crew(board, &[0, 0]);
+        assert_eq!(staff.next_step(&two, board, 0), Step::Rest);
         let mut staff = Staff { idle_timeout: 0, ..staff };
         board.slot(1).while_idle(|| {
-            assert_eq!(retired(&staff.next_step(&two, &board, 0)), Some((1001, Event::Idle)));
+            assert_eq!(retired(&staff.next_step(&two, board, 0)), Some((1001, Event::Idle)));
         });
         assert_eq!(staff.target(), 1);
-        let one = crew(&board, &[0]);
-        board.slot(0).while_idle(|| assert!(retired(&staff.next_step(&one, &board, 0)).is_some()));
-        assert_eq!((staff.target(), staff.next_step(&Crew::default(), &board, 0)), (0, Step::Rest));
+        let one = crew(board, &[0]);
+        board.slot(0).while_idle(|| assert!(retired(&staff.next_step(&one, board, 0)).is_some()));
+        assert_eq!((staff.target(), staff.next_step(&Crew::default(), board, 0)), (0, Step::Rest));
         assert!(staff.grow());
-        assert_eq!(staff.next_step(&Crew::default(), &board, 0), Step::Spawn(1));
+        assert_eq!(staff.next_step(&Crew::default(), board, 0), Step::Spawn(1));
         // Nobody leaves for that below the least.
         let mut staff = Staff::new(Workers { min: 1, max: 2 }, 0);
-        board.slot(0).while_idle(|| assert_eq!(staff.next_step(&one, &board, 0), Step::Rest));
+        board.slot(0).while_idle(|| assert_eq!(staff.next_step(&one, board, 0), Step::Rest));
     }
 }

@@ -215,7 +215,6 @@ impl Report {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the status page"))]
 impl Report {
     /// The last sweep that was not skipped and did not fail.
     pub(super) fn last(self) -> Option<Last> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::PoolOptions;
 use super::attendant::Attendant;
+use super::journal::Journal;
 use super::locks::Locks;
 use super::reminder::{self, WorkClock};
 use super::scoreboard::{Desk, Scoreboard, Slot};
@@ -73,7 +74,16 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
     let options = setting.options;
     setting.host.set_witness(Arc::new(Locks::new(setting.board, setting.number, options.max_per_session)));
     let clock = Arc::new(WorkClock { slot, hard: options.request_timeout });
-    let desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
+    let mut desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
+    if let Some((log, format)) = &options.access_log {
+        match Journal::open(log, *format) {
+            Ok(journal) => desk.keep_journal(journal, setting.board.salt()),
+            Err(error) => {
+                refuse(setting, slot, &crate::error::Error::message(format!("open access log {log}: {error}")));
+                return EXIT_BOOT_CONFIGURATION;
+            }
+        }
+    }
     let shelf = Some(Arc::clone(setting.shelf));
     let master = Some((&signals, setting.ready));
     let allow = Some(options.allow.clone());
@@ -118,7 +128,7 @@ fn prepare(setting: &Setting<'_>, slot: Slot) -> Result<Option<Signals>, crate::
         (Signal::CHILD, Action::Default),
         // For the master only; a terminal or a careless script may send them to all.
         (Signal::HUP, Action::Nothing),
-        (Signal::USR1, Action::Nothing),
+        (Signal::USR1, Action::Reopen),
         (Signal::TTIN, Action::Nothing),
         (Signal::TTOU, Action::Nothing),
         (Signal::PIPE, Action::Ignore),

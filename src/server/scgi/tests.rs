@@ -81,7 +81,7 @@ fn a_trickle_does_not_prolong_the_head() {
     });
     let started = Instant::now();
     let mut buffers = Buffers::new();
-    let result = receive(&Stream::new(server, None, None), &Echo::new().limits, &mut buffers);
+    let result = receive(&Stream::new(server, None, None), &Echo::new().limits, &Alone, &mut buffers);
     assert!(matches!(result, Err(GatewayError::Timeout(_))));
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
     thread.join().unwrap();

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 
 use crate::host::Host;
 use crate::server::listener::Listener;
-use crate::server::options::MAX_WORKERS;
+use crate::server::options::{AccessLog, MAX_WORKERS};
 use crate::server::pool::PoolOptions;
 use crate::server::pool::clock::{millis, now, seconds};
 use crate::server::pool::crew::Crew;
@@ -24,6 +24,7 @@ use crate::server::pool::deadlines::Deadlines;
 use crate::server::pool::handoff::Handoff;
 use crate::server::pool::notify::Notify;
 use crate::server::pool::reload::Candidate;
+use crate::server::pool::reporter::Reporter;
 use crate::server::pool::scoreboard::Scoreboard;
 use crate::server::pool::shelf::Shelf;
 use crate::server::pool::staff::{Backoff, Staff};
@@ -35,9 +36,11 @@ use crate::sys::signal::{self, Action, Signal, Signals};
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
 const LATE: u64 = 1_000;
 
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own; no two make a state.
 struct Master<'a> {
     host: &'a Host,
     listeners: &'a mut [Listener],
+    reporter: &'a mut Reporter,
     options: &'a PoolOptions,
     board: Scoreboard,
     shelf: Arc<Shelf>,
@@ -83,6 +86,7 @@ struct Stop {
 pub(super) fn run(
     host: &Host,
     listeners: &mut [Listener],
+    reporter: &mut Reporter,
     options: &PoolOptions,
     handoff: Option<Handoff>,
 ) -> io::Result<u8> {
@@ -94,8 +98,8 @@ pub(super) fn run(
         (Signal::TTIN, Action::Tell),
         (Signal::TTOU, Action::Tell),
         (Signal::CHILD, Action::Tell),
-        // Their default would end the master, and careless log rotation sends the first.
-        (Signal::USR1, Action::Nothing),
+        (Signal::USR1, Action::Tell),
+        // Its default would end the master.
         (Signal::USR2, Action::Nothing),
         (Signal::PIPE, Action::Ignore),
     ])?;
@@ -106,6 +110,9 @@ pub(super) fn run(
         None => {
             for listener in listeners.iter() {
                 log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
+            }
+            for listener in reporter.listeners() {
+                log!("master pid={} listening status {listener}", pid.as_raw_nonzero());
             }
             let board = Scoreboard::for_pool()?;
             (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
@@ -126,6 +133,7 @@ pub(super) fn run(
     let mut master = Master {
         host,
         listeners,
+        reporter,
         options,
         board,
         shelf: Arc::new(shelf),
@@ -175,10 +183,11 @@ impl Master<'_> {
             }
             let time = now();
             self.sweeper.attend(time, self.host);
-            let mut wake = self.deadlines.enforce(&mut self.crew, &self.board, time);
+            let mut wake = self.deadlines.enforce(&mut self.crew, self.board, time);
             wake = wake.min(self.sweeper.wake());
             if self.stopping.is_none() {
-                wake = wake.min(self.backoff.wake()).min(self.staff.wake(&self.crew, &self.board));
+                wake = wake.min(self.reporter.keep(self.board, self.listeners, self.pid, time));
+                wake = wake.min(self.backoff.wake()).min(self.staff.wake(&self.crew, self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
             }
             if let Some(candidate) = &mut self.candidate {
@@ -228,7 +237,9 @@ impl Master<'_> {
         if signal == Signal::CHILD {
             return; // Who died is asked for in each turn.
         }
-        if signal == Signal::INT {
+        if signal == Signal::USR1 {
+            self.reopen_log();
+        } else if signal == Signal::INT {
             log!("master pid={pid} INT: stopping at once");
             self.stop(0, true);
         } else if self.stopping.is_some() {
@@ -242,6 +253,14 @@ impl Master<'_> {
             self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
             let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };
             log!("master pid={pid} {name}: workers={}", self.staff.range());
+        }
+    }
+
+    /// The workers open the access log again, which has another name by now.
+    fn reopen_log(&self) {
+        if let Some((AccessLog::File(path), _)) = &self.options.access_log {
+            log!("master pid={} USR1: reopening {}", self.pid.as_raw_nonzero(), path.display());
+            self.crew.iter().for_each(|member| process::kill(member.pid, Signal::USR1));
         }
     }
 

@@ -41,7 +41,7 @@ impl Master<'_> {
                 log!("master pid={} reloaded", self.pid.as_raw_nonzero());
                 self.notify.send("READY=1");
             }
-            let step = self.staff.next_step(&self.crew, &self.board, self.generation);
+            let step = self.staff.next_step(&self.crew, self.board, self.generation);
             let range = self.staff.range();
             self.board.set_wanted(range.min, range.max, self.staff.target());
             match step {
@@ -50,6 +50,7 @@ impl Master<'_> {
                     let member = self.crew.iter_mut().find(|member| member.pid == pid);
                     if let Some(member) = member {
                         member.reason = Some(reason);
+                        member.slot(self.board).inspect(Slot::set_leaving);
                         member.leave(until);
                     }
                 }
@@ -95,7 +96,7 @@ impl Master<'_> {
     pub(super) fn note_ready(&mut self) {
         let time = now();
         for member in self.crew.iter_mut() {
-            let Some(slot) = member.slot(&self.board) else { continue };
+            let Some(slot) = member.slot(self.board) else { continue };
             if !member.ready && slot.is_ready() {
                 member.ready = true;
                 self.ever_ready = true;
@@ -145,7 +146,7 @@ impl Master<'_> {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
             return self.judge(death);
         }
-        if self.sweeper.bury(pid, death) {
+        if self.sweeper.bury(pid, death) || self.reporter.bury(pid, death, now()) {
             return;
         }
         // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).
@@ -153,7 +154,7 @@ impl Master<'_> {
         let time = now();
         let expected = self.stopping.is_some() || member.leaving.is_some();
         let respawning = if expected { "" } else { ", respawning" };
-        let slot = member.slot(&self.board);
+        let slot = member.slot(self.board);
         let text = slot.map(|slot| slot.text().1).unwrap_or_default();
         let has_worked = slot.is_none_or(|slot| slot.has_worked());
         slot.inspect(Slot::leave);

@@ -72,13 +72,15 @@ impl Master<'_> {
         if self.stopping.is_some() {
             return io::Error::other("stopping");
         }
+        // It would stay a child that the next program does not know.
+        self.reporter.dismiss();
         self.hand_over().unwrap_or_else(|error| error)
     }
 
     fn hand_over(&self) -> io::Result<io::Error> {
         let written;
         let mut kept = Kept::new();
-        for listener in self.listeners.iter() {
+        for listener in self.listeners.iter().chain(self.reporter.listeners()) {
             kept.keep(listener)?;
         }
         let [give, take] = self.shelf.ends();
@@ -86,6 +88,7 @@ impl Master<'_> {
             report: None,
             master: self.pid.as_raw_nonzero().get(),
             listeners: self.listeners.iter().map(Listener::record).collect(),
+            status: self.reporter.listeners().iter().map(Listener::record).collect(),
             board: Some(kept.keep(&self.board)?),
             shelf: vec![kept.keep(give)?, kept.keep(take)?],
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::name::session_name;
 use super::slot::Slot;
 use super::tally::Count;
-use crate::message::Clock;
-use crate::server::activity::Activity;
+use crate::message::{Clock, MetaVariables};
+use crate::server::activity::{Activity, Reply};
 use crate::server::pool::clock::now_micros;
+use crate::server::pool::journal::Journal;
 use crate::sys::deadline::{Answer, Words};
 use crate::sys::log::log;
 use crate::sys::process::id;
@@ -32,6 +34,8 @@ pub(in crate::server::pool) struct Desk {
     /// Requests that take longer are named in the log.
     slow: Duration,
     clock: Option<Arc<dyn Clock>>,
+    /// Where each request is written down, and what the names of sessions are made with.
+    journal: Option<(Journal, u64)>,
 }
 
 impl Desk {
@@ -52,6 +56,19 @@ impl Desk {
             limit,
             slow: threshold.unwrap_or(Duration::MAX),
             clock,
+            journal: None,
+        }
+    }
+
+    /// Writes each request down; `salt` is what the names of sessions are made with.
+    pub(in crate::server::pool) fn keep_journal(&mut self, journal: Journal, salt: u64) {
+        self.journal = Some((journal, salt));
+    }
+
+    /// Opens the access log anew, if the master has asked for it.
+    pub(in crate::server::pool) fn reopen_journal(&self) {
+        if let Some((journal, _)) = &self.journal {
+            journal.reopen_if_asked();
         }
     }
 
@@ -59,6 +76,9 @@ impl Desk {
     pub(in crate::server::pool) fn attend(&self, client: RawFd, answer: Answer) {
         self.client.set(client);
         self.answer.set(answer);
+        if let Some((journal, _)) = &self.journal {
+            journal.forget();
+        }
     }
 
     /// The connection is served.
@@ -85,6 +105,23 @@ impl Desk {
 }
 
 impl Activity for Desk {
+    fn received(&self, meta: &MetaVariables) {
+        if let Some((journal, _)) = &self.journal {
+            // Of the request before this one.
+            self.slot.set_session(0);
+            journal.note(meta);
+        }
+    }
+
+    fn replied(&self, reply: &Reply) {
+        let Some((journal, salt)) = &self.journal else { return };
+        let session = self.slot.session();
+        let session = (session != 0).then(|| session_name(*salt, session));
+        if !journal.write(reply, session.as_deref()) {
+            self.slot.tally().add(Count::LostLines, 1);
+        }
+    }
+
     fn clock(&self) -> Option<Arc<dyn Clock>> {
         self.clock.clone()
     }

@@ -6,6 +6,7 @@
 //! reload hands it to the next one, which takes it if it knows its layout.
 
 mod desk;
+mod name;
 mod slot;
 mod tally;
 
@@ -18,6 +19,7 @@ use rustix::process::Pid;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(super) use self::desk::Desk;
+pub(super) use self::name::session_name;
 pub(super) use self::slot::{LockState, Slot, Work};
 pub(super) use self::tally::{BOUNDS, Count, Totals};
 use crate::server::options::MAX_WORKERS;
@@ -145,122 +147,127 @@ impl Scoreboard {
         Ok(None)
     }
 
-    fn words(&self) -> &'static [AtomicU64] {
+    fn words(self) -> &'static [AtomicU64] {
         self.shared.words()
     }
 
     /// How many workers it has room for.
-    pub(super) fn slots(&self) -> usize {
+    pub(super) fn slots(self) -> usize {
         self.words().len() / SLOT - 1
     }
 
     /// The slot of worker `number`.
-    pub(super) fn slot(&self, number: usize) -> Slot {
+    pub(super) fn slot(self, number: usize) -> Slot {
         Slot::new(&self.words()[(number + 1) * SLOT..][..SLOT])
     }
 
     /// The slots that have ever had a worker.
-    pub(super) fn used(&self) -> impl Iterator<Item = (usize, Slot)> + use<> {
-        let board = *self;
+    pub(super) fn used(self) -> impl Iterator<Item = (usize, Slot)> + use<> {
+        let board = self;
         (0..self.words()[USED].load(Acquire) as usize).map(move |number| (number, board.slot(number)))
     }
 
     /// Makes slot `number` ready for worker `pid`, which is about to be started.
-    pub(super) fn prepare(&self, number: usize, generation: u64) {
+    pub(super) fn prepare(self, number: usize, generation: u64) {
         self.slot(number).clear(generation);
         self.words()[USED].fetch_max(number as u64 + 1, AcqRel);
     }
 
     /// Tells the workers that nobody will serve after them: connections that wait in a queue are theirs. `sealed`: no
     /// others can come.
-    pub(super) fn set_last(&self, sealed: bool) {
+    pub(super) fn set_last(self, sealed: bool) {
         self.words()[LAST].store(if sealed { 2 } else { 1 }, Release);
     }
 
     /// Whether nobody will come after those that wait in the queues.
-    pub(super) fn is_sealed(&self) -> bool {
+    pub(super) fn is_sealed(self) -> bool {
         self.words()[LAST].load(Acquire) == 2
     }
 
     /// Whether nobody will serve after the workers that there are.
-    pub(super) fn is_last(&self) -> bool {
+    pub(super) fn is_last(self) -> bool {
         self.words()[LAST].load(Acquire) != 0
     }
 
     /// Tells the workers that all of them leave.
-    pub(super) fn set_stopping(&self) {
+    pub(super) fn set_stopping(self) {
         self.words()[STOPPING].store(1, Release);
+    }
+
+    /// Whether the master has told all workers to leave.
+    pub(super) fn is_told_to_stop(self) -> bool {
+        self.words()[STOPPING].load(Acquire) != 0
     }
 
     /// Whether all workers leave, asked by one of them: their master stops, or is dead. Others may still serve the
     /// listeners, where those are inherited.
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(self) -> bool {
         self.words()[STOPPING].load(Acquire) != 0 || pid(process::parent()) != self.words()[MASTER].load(Relaxed)
     }
 
     /// Whether a connection may be on the shelf: a hint that saves a system call.
-    pub(super) fn is_shelf_used(&self) -> bool {
+    pub(super) fn is_shelf_used(self) -> bool {
         self.words()[SHELF].load(Acquire) != 0
     }
 
-    pub(super) fn set_shelf_used(&self, used: bool) {
+    pub(super) fn set_shelf_used(self, used: bool) {
         self.words()[SHELF].store(used.into(), Release);
     }
 
     /// Whether a worker waits for something to do.
-    pub(super) fn has_idle(&self) -> bool {
+    pub(super) fn has_idle(self) -> bool {
         self.used().any(|(_, slot)| slot.idle_since().is_some())
     }
 
     /// A worker found no idle one beside it: the master may want to know. True for the first that says so since the
     /// master [looked](Self::take_call).
-    pub(super) fn call(&self) -> bool {
+    pub(super) fn call(self) -> bool {
         self.words()[CALLED].load(Relaxed) == 0 && self.words()[CALLED].swap(1, AcqRel) == 0
     }
 
     /// Lets workers call again.
-    pub(super) fn take_call(&self) -> bool {
+    pub(super) fn take_call(self) -> bool {
         self.words()[CALLED].swap(0, AcqRel) != 0
     }
 
     /// What session IDs are hashed with, so that they can be told apart in reports and not be recognised.
-    pub(super) fn salt(&self) -> u64 {
+    pub(super) fn salt(self) -> u64 {
         self.words()[SALT].load(Relaxed)
     }
 
     /// As what a session is known on the board; never 0.
-    pub(super) fn key(&self, id: &Id) -> u64 {
+    pub(super) fn key(self, id: &Id) -> u64 {
         xxh3_64_with_seed(id.as_bytes(), self.salt()).max(1)
     }
 
     /// When the pool was started, in milliseconds since 1970.
-    pub(super) fn since(&self) -> u64 {
+    pub(super) fn since(self) -> u64 {
         self.words()[SINCE].load(Relaxed)
     }
 
     /// How many workers there should be: at least, at most, and now.
-    pub(super) fn wanted(&self) -> (usize, usize, usize) {
+    pub(super) fn wanted(self) -> (usize, usize, usize) {
         let word = self.words()[WANTED].load(Relaxed);
         let part = |shift: u32| ((word >> shift) & 0xffff) as usize;
         (part(0), part(16), part(32))
     }
 
-    pub(super) fn set_wanted(&self, min: usize, max: usize, now: usize) {
+    pub(super) fn set_wanted(self, min: usize, max: usize, now: usize) {
         self.words()[WANTED].store(min as u64 | (max as u64) << 16 | (now as u64) << 32, Relaxed);
     }
 
     /// Counts an event.
-    pub(super) fn note(&self, event: Event) {
+    pub(super) fn note(self, event: Event) {
         self.words()[EVENTS + event as usize].fetch_add(1, Relaxed);
     }
 
     /// How often an event was counted.
-    pub(super) fn events(&self, event: Event) -> u64 {
+    pub(super) fn events(self, event: Event) -> u64 {
         self.words()[EVENTS + event as usize].load(Relaxed)
     }
 
     /// The words for what the last sweep did.
-    pub(super) fn sweep(&self) -> &'static [AtomicU64] {
+    pub(super) fn sweep(self) -> &'static [AtomicU64] {
         &self.words()[SWEEP..][..SWEEP_WORDS]
     }
 }

@@ -170,12 +170,22 @@ impl Slot {
 
     /// The worker has served its share, and will leave when there is another in its place.
     pub(in crate::server::pool) fn wish_to_leave(&self) {
-        self.words[WISH].store(1, Release);
+        let _ = self.words[WISH].compare_exchange(0, 1, Release, Relaxed);
     }
 
     /// Whether it has.
     pub(in crate::server::pool) fn wishes_to_leave(&self) -> bool {
         self.words[WISH].load(Acquire) != 0
+    }
+
+    /// For the master: the worker was told to leave.
+    pub(in crate::server::pool) fn set_leaving(&self) {
+        self.words[WISH].store(2, Release);
+    }
+
+    /// Whether it was.
+    pub(in crate::server::pool) fn is_leaving(&self) -> bool {
+        self.words[WISH].load(Acquire) == 2
     }
 
     /// Whether the worker has begun any request.
