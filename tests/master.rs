@@ -84,3 +84,32 @@ fn the_master_rests_while_it_stops() {
     assert!(read(slow).unwrap().starts_with("HTTP/1.1 200 "));
     assert_eq!(proc.end(), 0);
 }
+
+/// The program would do, but its workers do not, and the old ones live on beside them.
+#[test]
+fn a_reload_ends_when_five_workers_in_a_row_cannot_start() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    let sessions = dir.join("sessions");
+    let (mut proc, address) = pool_in(&dir, "2", &["--sessions", sessions.to_str().unwrap()]);
+    let before = children(proc.pid());
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    let (tried, sessions, demo) = (dir.join("tried"), sessions.display(), env!("CARGO_BIN_EXE_demo"));
+    let tried = tried.display();
+    // The first time it is only tried out.
+    install_script(
+        &dir,
+        &format!("#!/bin/sh\n[ -e {tried} ] && chmod 777 {sessions}\ntouch {tried}\nexec {demo} \"$@\"\n"),
+    );
+    // A worker that has lived for a second has shown that workers can live.
+    std::thread::sleep(Duration::from_millis(1100));
+    proc.signal(Signal::HUP);
+    let line = proc.line("reload failed, the old workers stay: ");
+    assert!(line.contains("others may write to it"), "{line}");
+    assert_eq!(proc.log().matches(" cannot start: ").count(), 5, "{}", proc.log());
+    assert_eq!(children(proc.pid()), before);
+    assert_rests(&proc);
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}

@@ -102,7 +102,9 @@ impl Master<'_> {
                 self.ever_ready = true;
                 log!("{member} ready");
             }
-            if member.ready && (slot.has_worked() || time.saturating_sub(member.started) >= FAST_DEATH) {
+            // During a reload it is the new workers who have to show that they can live.
+            let counts = !self.reloading || member.generation == self.generation;
+            if counts && member.ready && (slot.has_worked() || time.saturating_sub(member.started) >= FAST_DEATH) {
                 self.backoff.relax();
             }
         }
