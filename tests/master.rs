@@ -113,3 +113,18 @@ fn a_reload_ends_when_five_workers_in_a_row_cannot_start() {
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
 }
+
+#[test]
+fn the_master_rests_while_a_program_is_tried_out_that_has_nothing_to_say() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    let (mut proc, _) = pool_in(&dir, "1", &[]);
+    let mark = dir.join("mark");
+    let closed: String = (3..64).map(|number| format!("exec {number}>&-\n")).collect();
+    install_script(&dir, &format!("#!/bin/bash\n{closed}touch {}\nexec sleep 1000\n", mark.display()));
+    proc.signal(Signal::HUP);
+    eventually("it is tried out", || mark.exists());
+    assert_rests(&proc);
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}

@@ -95,6 +95,8 @@ pub(super) struct Candidate {
     pub(super) pid: Pid,
     report: OwnedFd,
     said: Vec<u8>,
+    /// It has said all that is heard of it, and only its end is waited for.
+    silent: bool,
     until: u64,
     overdue: bool,
 }
@@ -126,7 +128,7 @@ impl Candidate {
             111
         };
         let pid = process::spawn(child)?;
-        Ok(Self { pid, report, said: Vec::new(), until: now() + TRY_TIMEOUT, overdue: false })
+        Ok(Self { pid, report, said: Vec::new(), silent: false, until: now() + TRY_TIMEOUT, overdue: false })
     }
 
     /// Takes in what it says.
@@ -138,8 +140,15 @@ impl Candidate {
             Ok(report) => report,
             Err(_) => return,
         });
-        let _ = report.take(room).read_to_end(&mut said);
+        // An error says that there is no more for the moment; without one it is the end.
+        let ended = report.take(room).read_to_end(&mut said).is_ok();
         self.said.extend_from_slice(&said);
+        self.silent |= ended;
+    }
+
+    /// Whether it may say more: it is readable for ever once it may not.
+    pub(super) fn may_speak(&self) -> bool {
+        !self.silent
     }
 
     /// What it said when it was dead.

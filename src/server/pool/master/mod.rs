@@ -207,7 +207,8 @@ impl Master<'_> {
         let time = Timespec { tv_sec: (left / 1000).cast_signed(), tv_nsec: ((left % 1000) * 1_000_000).cast_signed() };
         let mut descriptors =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
-        descriptors.extend(self.candidate.iter().map(|candidate| PollFd::new(candidate, PollFlags::IN)));
+        let speaking = self.candidate.iter().filter(|candidate| candidate.may_speak());
+        descriptors.extend(speaking.map(|candidate| PollFd::new(candidate, PollFlags::IN)));
         if self.watching {
             descriptors.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         }
