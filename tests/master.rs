@@ -128,3 +128,23 @@ fn the_master_rests_while_a_program_is_tried_out_that_has_nothing_to_say() {
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
 }
+
+/// Who waits in the queue after the last worker is served by another one, but not if that cannot start.
+#[test]
+fn a_stop_ends_when_workers_cannot_start() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    let sessions = dir.join("sessions");
+    let (mut proc, address) = pool("1", &["--sessions", sessions.to_str().unwrap()]);
+    let worker = children(proc.pid())[0];
+    let _busy = send(&address, &http_request("GET", "/slow?ms=60000")).unwrap();
+    wait_until_sleeping(worker);
+    let _waiting = send(&address, &http_request("GET", "/hello")).unwrap();
+    fs::set_permissions(&sessions, fs::Permissions::from_mode(0o777)).unwrap();
+    proc.signal(Signal::TERM);
+    proc.line("TERM: stopping");
+    support::process::send(worker, Signal::KILL);
+    assert_eq!(proc.end(), 0);
+    let tries = proc.log().matches(" cannot start: ").count();
+    assert!(tries <= 1, "{tries} workers were started in vain");
+}

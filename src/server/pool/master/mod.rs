@@ -79,6 +79,8 @@ struct Stop {
     /// When whoever is left is killed.
     until: u64,
     quick: bool,
+    /// A worker could not start: others that would serve who still waits could not, either.
+    vain: bool,
 }
 
 /// Runs the pool until a signal stops it; returns the exit status. `handoff` is what the program has left that this
@@ -270,7 +272,7 @@ impl Master<'_> {
         let patience = if quick { 0 } else { millis(self.options.graceful_timeout) };
         let until = now().saturating_add(patience);
         let first = self.stopping.is_none();
-        let stop = self.stopping.get_or_insert(Stop { status, until, quick });
+        let stop = self.stopping.get_or_insert(Stop { status, until, quick, vain: false });
         stop.quick |= quick;
         stop.until = stop.until.min(until);
         self.sweeper.stop();
@@ -300,7 +302,7 @@ impl Master<'_> {
     fn drain_rest(&mut self, stop: Stop) -> io::Result<bool> {
         let time = now();
         let ours = !self.listeners.iter().any(Listener::is_inherited);
-        if stop.quick || !ours || time >= stop.until || !self.listeners.iter().any(Listener::has_waiting) {
+        if stop.quick || stop.vain || !ours || time >= stop.until || !self.listeners.iter().any(Listener::has_waiting) {
             return Ok(false);
         }
         let spawned = self.spawn(time)?;

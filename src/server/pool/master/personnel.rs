@@ -171,6 +171,9 @@ impl Master<'_> {
             (_, Death::Killed(signal)) => log!("{member} killed signal={signal}{respawning}"),
         }
         let boot_failed = !member.ready && !expected;
+        if let Some(stop) = &mut self.stopping {
+            stop.vain |= !member.ready && death != Death::Exited(0);
+        }
         if self.stopping.is_none() {
             let reason = match member.reason {
                 _ if member.condemned.is_some() => Event::TimedOut,
