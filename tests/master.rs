@@ -115,6 +115,24 @@ fn a_reload_ends_when_five_workers_in_a_row_cannot_start() {
 }
 
 #[test]
+fn one_more_at_most_is_one_more_at_once_where_somebody_waits() {
+    let _turn = turn();
+    let (mut proc, address) = pool("1..2", &[]);
+    let slow = || send(&address, &http_request("GET", "/slow?ms=5000")).unwrap();
+    let began = Instant::now();
+    let _busy = [slow(), slow()];
+    eventually("two sleep", || children(proc.pid()).into_iter().filter(|pid| is_sleeping(*pid)).count() == 2);
+    let _waiting = slow();
+    // The master is not told again by those that are busy, and hears nobody for a second once it has nobody to send.
+    std::thread::sleep(Duration::from_millis(1500));
+    proc.signal(Signal::TTIN);
+    eventually("three sleep", || children(proc.pid()).into_iter().filter(|pid| is_sleeping(*pid)).count() == 3);
+    assert!(began.elapsed() < Duration::from_secs(4), "only after the others were done: {:?}", began.elapsed());
+    proc.signal(Signal::INT);
+    assert_eq!(proc.end(), 0);
+}
+
+#[test]
 fn the_master_rests_while_a_program_is_tried_out_that_has_nothing_to_say() {
     let _turn = turn();
     let dir = TestDir::new();

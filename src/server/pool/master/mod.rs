@@ -254,6 +254,8 @@ impl Master<'_> {
             self.try_program();
         } else if signal == Signal::TTIN || signal == Signal::TTOU {
             self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
+            // Workers that are busy all the time do not call again, and may have been turned down just now.
+            (self.watching, self.deaf_until) = (self.staff.can_grow(), None);
             let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };
             log!("master pid={pid} {name}: workers={}", self.staff.range());
         }
