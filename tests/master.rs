@@ -166,3 +166,43 @@ fn a_stop_ends_when_workers_cannot_start() {
     let tries = proc.log().matches(" cannot start: ").count();
     assert!(tries <= 1, "{tries} workers were started in vain");
 }
+
+/// The operator's word counts more than what there was.
+#[test]
+fn another_number_of_workers_is_in_force_after_a_reload() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    let file = dir.join("env");
+    let write = |workers: &str| fs::write(&file, format!("CLOAKROOM_WORKERS={workers}\n")).unwrap();
+    write("3");
+    let mut command = demo();
+    command.args(["--http", "127.0.0.1:0", "--env-file"]).arg(&file);
+    let mut proc = Proc::start(command);
+    proc.line(" ready workers=3");
+    let count = |proc: &Proc| children(proc.pid()).len();
+    let reload = |expected: usize| {
+        proc.signal(Signal::HUP);
+        proc.line(" reloaded");
+        eventually("as many as there should be", || count(&proc) == expected);
+    };
+    proc.signal(Signal::TTOU);
+    proc.line("TTOU: workers=2");
+    eventually("one less", || count(&proc) == 2);
+    // What TTOU did stays as long as the number that was said is the same.
+    reload(2);
+    write("1");
+    reload(1);
+    write("4");
+    reload(4);
+    write("1..3");
+    reload(3);
+    proc.signal(Signal::TTIN);
+    proc.line("TTIN: workers=1..4");
+    reload(3);
+    proc.signal(Signal::TTIN);
+    proc.line("TTIN: workers=1..5");
+    write("2");
+    reload(2);
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}

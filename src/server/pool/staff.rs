@@ -1,18 +1,32 @@
 //! How many workers there should be, and which of them are to be replaced: arithmetic, without processes.
 
+use serde::{Deserialize, Serialize};
+
 use super::clock::now;
 use super::crew::{Crew, Member};
 use super::scoreboard::{Event, Scoreboard};
-use crate::server::options::Workers;
+use crate::server::options::{MAX_WORKERS, Workers};
 
 /// How many workers there should be.
 #[derive(Debug)]
 pub(super) struct Staff {
+    /// As `--workers` has it.
+    said: Workers,
+    /// What `TTIN` and `TTOU` have made of that.
     range: Workers,
-    /// What `TTIN` and `TTOU` have made of a fixed number, and demand of an elastic one.
+    /// How many there should be now.
     target: usize,
     /// How long a worker may have nothing to do, where there may be fewer, in milliseconds.
     idle_timeout: u64,
+}
+
+/// How many workers there were, for the next program.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Headcount {
+    said: [usize; 2],
+    range: [usize; 2],
+    target: usize,
 }
 
 /// What is to be done next.
@@ -29,15 +43,28 @@ pub(super) enum Step {
 impl Staff {
     pub(super) fn new(range: Workers, idle_timeout: u64) -> Self {
         // One at least at the start, also where there may be none: a pool that cannot start says so then.
-        Self { range, target: if range.is_elastic() { range.min.max(1) } else { range.max }, idle_timeout }
+        let target = if range.is_elastic() { range.min.max(1) } else { range.max };
+        Self { said: range, range, target, idle_timeout }
     }
 
-    /// Goes on with as many as there were before a reload.
-    pub(super) fn resume(&mut self, target: usize) {
-        self.target = target.clamp(self.range.min, self.range.max.max(target));
-        if !self.range.is_elastic() {
-            self.range = Workers::fixed(self.target.max(1));
+    /// Goes on after a reload. What `TTIN` and `TTOU` have done holds as long as `--workers` says the same.
+    pub(super) fn resume(&mut self, before: Headcount) {
+        let [min, max] = before.range;
+        if before.said == [self.said.min, self.said.max] && min <= max && (1..=MAX_WORKERS).contains(&max) {
+            self.range = Workers { min, max };
         }
+        self.settle(before.target);
+    }
+
+    /// What the next program goes on with.
+    pub(super) fn count(&self) -> Headcount {
+        let pair = |workers: Workers| [workers.min, workers.max];
+        Headcount { said: pair(self.said), range: pair(self.range), target: self.target }
+    }
+
+    /// As many as there were, as far as there may be so many.
+    fn settle(&mut self, target: usize) {
+        self.target = target.clamp(self.range.min, self.range.max);
     }
 
     pub(super) fn target(&self) -> usize {
@@ -61,15 +88,12 @@ impl Staff {
     }
 
     /// One more or one less, since the operator says so. An elastic pool has its limits moved.
-    pub(super) fn change(&mut self, more: bool, most: usize) {
-        if more {
-            self.range.max = (self.range.max + 1).min(most);
-            self.range.min = if self.range.min + 1 == self.range.max { self.range.max } else { self.range.min };
-        } else {
-            self.range.max = (self.range.max - 1).max(1);
-            self.range.min = self.range.min.min(self.range.max);
-        }
-        self.target = if self.is_fixed() { self.range.max } else { self.target.clamp(self.range.min, self.range.max) };
+    pub(super) fn change(&mut self, more: bool) {
+        let max = if more { (self.range.max + 1).min(MAX_WORKERS) } else { (self.range.max - 1).max(1) };
+        // MIN is what it was as soon as there is room for it again.
+        let min = if self.said.is_elastic() { self.said.min.min(max) } else { max };
+        self.range = Workers { min, max };
+        self.settle(self.target);
     }
 
     fn is_fixed(&self) -> bool {
@@ -246,12 +270,61 @@ mod tests {
         assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Rest);
         assert_eq!(retired(&staff.next_step(&crew(board, &[0, 0, 0]), board, 0)), Some((1002, Event::Idle)));
         assert!(!staff.grow());
-        staff.change(true, 512);
+        staff.change(true);
         assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Spawn(1));
         for _ in 0..5 {
-            staff.change(false, 512);
+            staff.change(false);
         }
         assert_eq!(staff.target(), 1);
+    }
+
+    #[test]
+    fn limits_are_moved_and_kept_within_their_own() {
+        for (said, steps, expected) in [
+            ("511", "+++", "512"),
+            ("2", "---+", "2"),
+            ("511..512", "+", "511..512"),
+            ("2..3", "--", "1"),
+            ("2..3", "--++", "2..3"),
+            ("0..1", "-", "0..1"),
+            ("1..2", "-+", "1..2"),
+        ] {
+            let mut staff = Staff::new(said.parse().unwrap(), 10);
+            steps.chars().for_each(|step| staff.change(step == '+'));
+            assert_eq!(staff.range().to_string(), expected, "{said} {steps}");
+            assert!((staff.range.min..=staff.range.max).contains(&staff.target));
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_ttin_and_ttou_did_unless_another_number_is_said() {
+        for (before, steps, after, expected, target) in [
+            ("4", "-", "4", "3", 3),
+            ("4", "+", "4", "5", 5),
+            ("4", "+", "2", "2", 2),
+            ("4", "-", "6", "6", 6),
+            ("1..8", "++", "1..8", "1..10", 7),
+            ("1..8", "", "1..3", "1..3", 3),
+            ("1..8", "", "4", "4", 4),
+            ("9", "", "1..8", "1..8", 8),
+            ("0..2", "", "0..9", "0..9", 2),
+        ] {
+            let mut old = Staff::new(before.parse().unwrap(), 10);
+            steps.chars().for_each(|step| old.change(step == '+'));
+            (0..6).for_each(|_| _ = old.grow());
+            let mut new = Staff::new(after.parse().unwrap(), 10);
+            new.resume(old.count());
+            assert_eq!(
+                (new.range().to_string().as_str(), new.target()),
+                (expected, target),
+                "{before} {steps} {after}"
+            );
+        }
+        // A program that did not say how many there were, or says nonsense.
+        let mut staff = Staff::new(Workers::fixed(3), 10);
+        staff.resume(Headcount::default());
+        staff.resume(Headcount { said: [3, 3], range: [9, 0], target: 700 });
+        assert_eq!((staff.range(), staff.target()), (Workers::fixed(3), 3));
     }
 
     #[test]

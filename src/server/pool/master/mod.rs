@@ -16,7 +16,7 @@ use rustix::process::Pid;
 
 use crate::host::Host;
 use crate::server::listener::Listener;
-use crate::server::options::{AccessLog, MAX_WORKERS};
+use crate::server::options::AccessLog;
 use crate::server::pool::PoolOptions;
 use crate::server::pool::clock::{millis, now, seconds};
 use crate::server::pool::crew::Crew;
@@ -120,7 +120,7 @@ pub(super) fn run(
             (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
         }
         Some(handoff) => {
-            staff.resume(handoff.target);
+            staff.resume(handoff.workers);
             let ready = Handoff::pair(&handoff.ready)?;
             let ends = Handoff::pair(&handoff.shelf)?;
             let (board, readable) = Scoreboard::take_over(handoff.board)?;
@@ -253,7 +253,7 @@ impl Master<'_> {
         } else if signal == Signal::HUP {
             self.try_program();
         } else if signal == Signal::TTIN || signal == Signal::TTOU {
-            self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
+            self.staff.change(signal == Signal::TTIN);
             // Workers that are busy all the time do not call again, and may have been turned down just now.
             (self.watching, self.deaf_until) = (self.staff.can_grow(), None);
             let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };

@@ -93,7 +93,7 @@ impl Master<'_> {
             shelf: vec![kept.keep(give)?, kept.keep(take)?],
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],
             generation: self.generation + 1,
-            target: self.staff.target(),
+            workers: self.staff.count(),
             sweep: Some(self.sweeper.next()),
             again: self.again,
             ..Handoff::default()
