@@ -114,6 +114,48 @@ fn a_reload_ends_when_five_workers_in_a_row_cannot_start() {
     assert_eq!(proc.end(), 0);
 }
 
+/// What was tried out is not what would be executed.
+#[test]
+fn a_program_that_is_replaced_while_it_is_tried_out_is_tried_again() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    let (mut proc, address) = pool_in(&dir, "1", &[]);
+    fs::write(dir.join("broken"), "#!/bin/sh\nexit 7\n").unwrap();
+    fs::set_permissions(dir.join("broken"), fs::Permissions::from_mode(0o755)).unwrap();
+    let (broken, program) = (dir.join("broken"), dir.join("demo"));
+    let script = format!(
+        "#!/bin/sh\nmv {} {}\nexec {} \"$@\"\n",
+        broken.display(),
+        program.display(),
+        env!("CARGO_BIN_EXE_demo")
+    );
+    install_script(&dir, &script);
+    proc.signal(Signal::HUP);
+    proc.line("reload failed, the old workers stay: the program exited with status 7");
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+/// The next release may be there before the last one has looked at its own file.
+#[test]
+fn a_program_that_was_replaced_as_it_started_can_be_reloaded() {
+    let _turn = turn();
+    let dir = TestDir::new();
+    copy_demo(&dir.join("demo"));
+    copy_demo(&dir.join("next"));
+    let mut command = Command::new("bash");
+    command.env("XDG_STATE_HOME", dir.path()).arg("-c");
+    command.arg("exec 9<\"$0\"; mv \"$1\" \"$0\"; shift; exec -a \"$0\" /proc/self/fd/9 \"$@\"");
+    command.arg(dir.join("demo")).arg(dir.join("next"));
+    let (mut proc, _) = start(command, "1", &[]);
+    proc.signal(Signal::HUP);
+    proc.line(" reloaded");
+    assert_eq!(fs::read_link(format!("/proc/{}/exe", proc.pid())).unwrap(), dir.join("demo"));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
 #[test]
 fn one_more_at_most_is_one_more_at_once_where_somebody_waits() {
     let _turn = turn();
@@ -205,4 +247,18 @@ fn another_number_of_workers_is_in_force_after_a_reload() {
     reload(2);
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
+}
+
+/// However often it is told to reload, it stops when it is told to.
+#[test]
+fn a_thousand_reloads_and_a_stop() {
+    let _turn = turn();
+    let (mut proc, address) = pool("2", &[]);
+    for _ in 0..1000 {
+        proc.signal(Signal::HUP);
+    }
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+    assert!(!Path::new(&format!("/proc/{}", proc.pid())).exists());
 }

@@ -43,7 +43,9 @@ impl Master<'_> {
         if self.stopping.is_some() {
             return;
         }
+        let is_outdated = candidate.is_outdated(&self.options.program);
         match candidate.verdict(death) {
+            Ok(()) if is_outdated => self.again = true,
             Ok(()) => {
                 let error = self.become_program();
                 if self.stopping.is_none() {
