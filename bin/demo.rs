@@ -121,7 +121,8 @@ fn announce(options: &Options, directory: &Path) {
         // serves nothing.
         return;
     }
-    if options.check {
+    // At a reload all that has been said.
+    if options.check || std::env::var_os("CLOAKROOM_HANDOFF").is_some() {
         return;
     }
     let chosen = !options.http.is_empty() || !options.scgi.is_empty() || std::env::var_os("LISTEN_FDS").is_some();

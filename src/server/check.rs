@@ -14,12 +14,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use rustix::process::{WaitOptions, waitpid};
 
 use super::concerns::concerns;
+use super::exit::{EXIT_TEMPORARY, EXIT_USAGE};
 use super::listener::{Address, ListenError, Listener, SocketOptions};
 use super::open::{addresses, socket_options};
 use super::options::{AccessLog, Options, read_env_file};
 use super::pool::Program;
 use super::privileges::{Identity, settle};
-use super::run::{EXIT_TEMPORARY, EXIT_USAGE, refusal};
+use super::run::refusal;
 use crate::host::Host;
 use crate::sys::{process, user};
 

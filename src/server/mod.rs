@@ -8,6 +8,7 @@ mod cgi;
 mod check;
 mod concerns;
 mod exchange;
+mod exit;
 pub(crate) mod http;
 mod listener;
 mod open;

@@ -1,11 +1,11 @@
 //! Opening listeners: bound as the options say, inherited from a service manager, or left by the program before.
 
 use super::concerns::concerns;
+use super::exit::{EXIT_TEMPORARY, EXIT_USAGE};
 use super::listener::{Address, ListenError, Listener, Protocol, SocketOptions};
 use super::options::Options;
 use super::pool::Handoff;
 use super::privileges::{PrivilegeError, group_id, user_id};
-use super::run::{EXIT_TEMPORARY, EXIT_USAGE};
 use crate::sys::log::log;
 use crate::sys::process;
 

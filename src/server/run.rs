@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::allow::Allow;
 use super::concerns::concerns;
+use super::exit::{EXIT_NO, EXIT_TEMPORARY, EXIT_USAGE};
 use super::listener::{Listener, Protocol};
 use super::open::{open, open_status, remove_files};
 use super::options::{Options, Workers, under_cgi};
@@ -16,13 +17,6 @@ use crate::doctor::{self, DoctorToken};
 use crate::host::Host;
 use crate::sys::log::log;
 use crate::sys::process;
-
-/// Usage or configuration: trying again does not help.
-pub(super) const EXIT_USAGE: u8 = 2;
-/// The answer is no: there is something to mend.
-const EXIT_NO: u8 = 1;
-/// The system failed; it may work another time.
-pub(super) const EXIT_TEMPORARY: u8 = 111;
 
 const NOT_SHARED: &str = "this store keeps sessions in one process, and a pool has several: use another store, or \
                           Host::serve_scgi or Host::serve_http";
@@ -243,7 +237,11 @@ fn rehearse(options: &Options, handoff: &mut Handoff) -> Result<(), String> {
     {
         return Err(format!("refused by --strict: {concern}"));
     }
-    settle(options, true).map_err(|error| error.to_string())
+    settle(options, true).map_err(|error| error.to_string())?;
+    match &options.access_log {
+        Some(log) => pool::try_access_log(log).map_err(|error| format!("open access log: {error}")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

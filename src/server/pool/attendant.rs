@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
@@ -178,6 +179,9 @@ impl<'a> Attendant<'a> {
         // Whoever comes from now on may have to wait.
         if std::mem::take(&mut self.was_idle) {
             self.desk.slot().busy();
+            // Two that turn to connections at once must not both take the other for idle: each first says that it is
+            // busy, and then looks.
+            fence(SeqCst);
             if self.master.is_some() && !self.board.has_idle() && self.board.call() {
                 self.call();
             }

@@ -57,6 +57,11 @@ pub(crate) struct PoolOptions {
     pub(crate) sweep_every: Option<Duration>,
 }
 
+/// Whether a worker could open the access log. A file that is missing is made, as a worker would.
+pub(crate) fn try_access_log(log: &AccessLog) -> std::io::Result<()> {
+    journal::Journal::open(log, AccessLogFormat::default()).map(drop)
+}
+
 /// Serves until a signal says otherwise; returns the master's exit status. `handoff` is what the program has left that
 /// this process was before.
 ///

@@ -61,6 +61,8 @@ struct Master<'a> {
     again: bool,
     /// All workers are busy: the master itself looks out for connections.
     watching: bool,
+    /// Somebody waited when the master looked last.
+    suspected: bool,
     /// When workers are heard again that call.
     deaf_until: Option<u64>,
     /// `READY=1` has been sent.
@@ -153,6 +155,7 @@ pub(super) fn run(
         candidate: None,
         again: false,
         watching: false,
+        suspected: false,
         deaf_until: None,
         backoff: Backoff::default(),
         sweeper,

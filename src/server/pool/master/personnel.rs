@@ -1,10 +1,12 @@
 //! Workers come and go: how many are wanted, who is started, and what a death means.
 
 use std::io;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use rustix::process::Pid;
 
 use super::Master;
+use crate::server::exit::{EXIT_TEMPORARY, EXIT_USAGE};
 use crate::server::listener::Listener;
 use crate::server::pool::clock::{millis, now};
 use crate::server::pool::crew::Member;
@@ -16,10 +18,6 @@ use crate::sys::log::log;
 use crate::sys::process::{self, Death};
 use crate::sys::signal::Blocked;
 
-/// The master exits with this when something failed that may work another time.
-const EXIT_TEMPORARY: u8 = 111;
-/// And with this when somebody has to change something first.
-const EXIT_CONFIGURATION: u8 = 2;
 /// After so many workers in a row that could not start, and none that could, the master gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
 /// A worker that dies sooner after its start, without having begun a request, is respawned with a delay.
@@ -27,6 +25,8 @@ const FAST_DEATH: u64 = 1_000;
 /// For so long a worker that calls since all are busy is not heard again, where there may be more workers and where not.
 const CALLED: u64 = 2;
 const CALLED_IN_VAIN: u64 = 1_000;
+/// And for so long somebody must wait, with nobody idle, before there is one more.
+const CONFIRMED: u64 = 1;
 
 impl Master<'_> {
     /// Makes the crew what it should be.
@@ -119,14 +119,17 @@ impl Master<'_> {
     /// Where all are busy and connections wait: one worker more.
     pub(super) fn look_out(&mut self) {
         let was_watching = std::mem::take(&mut self.watching);
+        let suspected = std::mem::take(&mut self.suspected);
         let time = now();
         if self.stopping.is_some() || self.deaf_until.is_some_and(|until| time < until) {
+            self.suspected = suspected;
             return;
         }
         self.deaf_until = None;
         // First the mark, then the look: who becomes busy in between calls again.
         let called = self.board.take_call();
-        if !called && !was_watching && self.staff.target() > 0 {
+        fence(SeqCst);
+        if !called && !was_watching && !suspected && self.staff.target() > 0 {
             return;
         }
         if self.board.has_idle() || self.crew.staying().any(|member| !member.ready) {
@@ -137,6 +140,10 @@ impl Master<'_> {
         if !waiting {
             // Nobody calls the master when somebody comes, so it sees to that itself.
             self.watching = self.staff.can_grow();
+        } else if !suspected && self.staff.can_grow() && self.staff.target() > 0 {
+            // A worker that has just answered may be about to take it.
+            self.suspected = true;
+            self.deaf_until = Some(time + CONFIRMED);
         } else if !self.staff.grow() {
             self.board.note(Event::Exhausted);
             self.deaf_until = Some(time + CALLED_IN_VAIN);
@@ -192,7 +199,7 @@ impl Master<'_> {
                 Death::Killed(signal) => format!("killed by signal {signal} before it was ready"),
             };
             let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
-            self.died_fast(&reason, if lasting { EXIT_CONFIGURATION } else { EXIT_TEMPORARY }, time);
+            self.died_fast(&reason, if lasting { EXIT_USAGE } else { EXIT_TEMPORARY }, time);
         } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH && !has_worked {
             // It died of itself. One that died of a request is replaced at once, or whoever knows that request could
             // keep the pool empty.
