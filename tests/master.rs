@@ -61,6 +61,7 @@ fn the_master_rests_when_a_place_stays_empty() {
     let _turn = turn();
     let (mut proc, _) = pool("2", &[]);
     support::process::send(children(proc.pid())[0], Signal::KILL);
+    proc.line(" killed signal=9, respawning");
     proc.signal(Signal::TTOU);
     proc.line("TTOU: workers=1");
     assert_rests(&proc);
@@ -75,10 +76,9 @@ fn the_master_rests_while_it_stops() {
     let slow = send(&address, &http_request("GET", "/slow?ms=2000")).unwrap();
     eventually("one sleeps", || children(proc.pid()).into_iter().any(is_sleeping));
     let idle = children(proc.pid()).into_iter().find(|pid| !is_sleeping(*pid)).unwrap();
-    proc.signal(Signal::STOP);
     support::process::send(idle, Signal::KILL);
+    proc.line(" killed signal=9, respawning");
     proc.signal(Signal::TERM);
-    proc.signal(Signal::CONT);
     proc.line("TERM: stopping");
     assert_rests(&proc);
     assert!(read(slow).unwrap().starts_with("HTTP/1.1 200 "));
