@@ -70,6 +70,20 @@ fn the_master_rests_when_a_place_stays_empty() {
 }
 
 #[test]
+fn the_master_rests_whatever_time_requests_have() {
+    let _turn = turn();
+    for flag in ["--request-timeout", "--soft-timeout"] {
+        let (mut proc, address) = pool("2", &[flag, "0.0001"]);
+        assert_rests(&proc);
+        let response = http(&address, "/slow?ms=100").unwrap();
+        let status = if flag == "--request-timeout" { "504" } else { "200" };
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+        proc.signal(Signal::TERM);
+        assert_eq!(proc.end(), 0);
+    }
+}
+
+#[test]
 fn the_master_rests_while_it_stops() {
     let _turn = turn();
     let (mut proc, address) = pool("2", &[]);
