@@ -17,6 +17,8 @@ use crate::sys::signal::Signal;
 const BOOT_TIMEOUT: u64 = 60_000;
 /// How long a worker that was told to give up its request may take to die.
 const GIVE_UP_TIMEOUT: u64 = 1_000;
+/// No deadline is shorter: the master looks at requests that are to come as often as that.
+const SHORTEST: u64 = 10;
 
 /// How long requests may take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +31,8 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     pub(super) fn new(soft: Option<Duration>, hard: Option<Duration>) -> Self {
-        Self { soft: soft.map(millis), hard: hard.map(millis), spare_until: 0 }
+        let limit = |time| millis(time).max(SHORTEST);
+        Self { soft: soft.map(limit), hard: hard.map(limit), spare_until: 0 }
     }
 
     /// Everybody has so much time more: nobody was running for so long.
@@ -59,7 +62,7 @@ impl Deadlines {
         }
         let Some(slot) = member.slot(board) else { return wake };
         if !member.ready {
-            let until = member.started + BOOT_TIMEOUT;
+            let until = (member.started + BOOT_TIMEOUT).max(self.spare_until);
             if time >= until {
                 log!("{member} not ready after {}s, killed", BOOT_TIMEOUT / 1000);
                 member.reason = Some(Event::Overdue);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::now;
 use super::crew::{Crew, Member};
+use super::staff::Headcount;
 use crate::server::listener::{Listener, Record};
 use crate::sys::log::log;
 use crate::sys::{descriptor, environment, process};
@@ -36,7 +37,7 @@ pub(crate) struct Handoff {
     pub(super) shelf: Vec<RawFd>,
     pub(super) ready: Vec<RawFd>,
     pub(super) generation: u64,
-    pub(super) target: usize,
+    pub(super) workers: Headcount,
     /// `HUP` has come again meanwhile.
     pub(super) again: bool,
     /// When the next sweep is due.
@@ -188,11 +189,11 @@ mod tests {
         let mut crew = Crew::default();
         let pid = rustix::process::Pid::from_raw(77).unwrap();
         crew.push(Member { ready: true, ..Member::new(3, pid, 9, 5) });
-        let mut handoff = Handoff { generation: 9, target: 4, ..Handoff::default() };
+        let mut handoff = Handoff { generation: 9, ..Handoff::default() };
         handoff.set_crew(&crew);
         let text = serde_json::to_string(&handoff).unwrap().replacen('{', "{\"news\":[1],", 1);
         let read: Handoff = serde_json::from_str(&text).unwrap();
-        assert_eq!((read.generation, read.target, read.is_rehearsal()), (9, 4, false));
+        assert_eq!((read.generation, read.is_rehearsal()), (9, false));
         let crew = read.crew(true);
         let member = crew.iter().next().unwrap();
         assert_eq!((member.number, member.pid, member.ready, member.foreign), (3, pid, true, false));

@@ -43,7 +43,7 @@ impl Program {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         // As it was called, so that a symbolic link that is turned to a new version leads there; but only if that is
         // this program now, since the caller can say anything.
-        let running = std::env::current_exe()?;
+        let running = successor(std::env::current_exe()?);
         let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
         let called = arguments.first().and_then(|name| find(name)).filter(|path| identity(path) == identity(&running));
         Ok(Self { path: called.unwrap_or(running), arguments, from_file })
@@ -51,6 +51,12 @@ impl Program {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What tells the file that is there now from any other that takes its place.
+    fn version(&self) -> Option<[u64; 4]> {
+        let file = fs::metadata(&self.path).ok()?;
+        Some([file.dev(), file.ino(), file.ctime().cast_unsigned(), file.ctime_nsec().cast_unsigned()])
     }
 
     /// The environment of this process, without what was set for it alone.
@@ -81,6 +87,14 @@ impl ConcatOs for [&OsStr; 3] {
     }
 }
 
+/// The file itself, or the one that has taken its place since it was executed; the kernel marks the name then.
+fn successor(running: PathBuf) -> PathBuf {
+    match running.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(name) if !running.exists() => PathBuf::from(OsStr::from_bytes(name)),
+        _ => running,
+    }
+}
+
 /// The file that a shell starts by this name.
 fn find(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
@@ -93,8 +107,12 @@ fn find(name: &OsStr) -> Option<PathBuf> {
 /// A program that is being tried out.
 pub(super) struct Candidate {
     pub(super) pid: Pid,
+    /// Which program it is, see [`is_outdated`](Self::is_outdated).
+    version: Option<[u64; 4]>,
     report: OwnedFd,
     said: Vec<u8>,
+    /// It has said all that is heard of it, and only its end is waited for.
+    silent: bool,
     until: u64,
     overdue: bool,
 }
@@ -125,8 +143,9 @@ impl Candidate {
             let _ = rustix::io::write(&its, format!("execute {}: {error}", program.path.display()).as_bytes());
             111
         };
+        let version = program.version();
         let pid = process::spawn(child)?;
-        Ok(Self { pid, report, said: Vec::new(), until: now() + TRY_TIMEOUT, overdue: false })
+        Ok(Self { pid, version, report, said: Vec::new(), silent: false, until: now() + TRY_TIMEOUT, overdue: false })
     }
 
     /// Takes in what it says.
@@ -138,8 +157,20 @@ impl Candidate {
             Ok(report) => report,
             Err(_) => return,
         });
-        let _ = report.take(room).read_to_end(&mut said);
+        // An error says that there is no more for the moment; without one it is the end.
+        let ended = report.take(room).read_to_end(&mut said).is_ok();
         self.said.extend_from_slice(&said);
+        self.silent |= ended;
+    }
+
+    /// Whether it may say more: it is readable for ever once it may not.
+    pub(super) fn may_speak(&self) -> bool {
+        !self.silent
+    }
+
+    /// Whether another file has taken its place since: what would be executed is not what was tried out.
+    pub(super) fn is_outdated(&self, program: &Program) -> bool {
+        self.version != program.version()
     }
 
     /// What it said when it was dead.

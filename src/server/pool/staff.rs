@@ -1,18 +1,32 @@
 //! How many workers there should be, and which of them are to be replaced: arithmetic, without processes.
 
+use serde::{Deserialize, Serialize};
+
 use super::clock::now;
 use super::crew::{Crew, Member};
 use super::scoreboard::{Event, Scoreboard};
-use crate::server::options::Workers;
+use crate::server::options::{MAX_WORKERS, Workers};
 
 /// How many workers there should be.
 #[derive(Debug)]
 pub(super) struct Staff {
+    /// As `--workers` has it.
+    said: Workers,
+    /// What `TTIN` and `TTOU` have made of that.
     range: Workers,
-    /// What `TTIN` and `TTOU` have made of a fixed number, and demand of an elastic one.
+    /// How many there should be now.
     target: usize,
     /// How long a worker may have nothing to do, where there may be fewer, in milliseconds.
     idle_timeout: u64,
+}
+
+/// How many workers there were, for the next program.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Headcount {
+    said: [usize; 2],
+    range: [usize; 2],
+    target: usize,
 }
 
 /// What is to be done next.
@@ -29,15 +43,28 @@ pub(super) enum Step {
 impl Staff {
     pub(super) fn new(range: Workers, idle_timeout: u64) -> Self {
         // One at least at the start, also where there may be none: a pool that cannot start says so then.
-        Self { range, target: if range.is_elastic() { range.min.max(1) } else { range.max }, idle_timeout }
+        let target = if range.is_elastic() { range.min.max(1) } else { range.max };
+        Self { said: range, range, target, idle_timeout }
     }
 
-    /// Goes on with as many as there were before a reload.
-    pub(super) fn resume(&mut self, target: usize) {
-        self.target = target.clamp(self.range.min, self.range.max.max(target));
-        if !self.range.is_elastic() {
-            self.range = Workers::fixed(self.target.max(1));
+    /// Goes on after a reload. What `TTIN` and `TTOU` have done holds as long as `--workers` says the same.
+    pub(super) fn resume(&mut self, before: Headcount) {
+        let [min, max] = before.range;
+        if before.said == [self.said.min, self.said.max] && min <= max && (1..=MAX_WORKERS).contains(&max) {
+            self.range = Workers { min, max };
         }
+        self.settle(before.target);
+    }
+
+    /// What the next program goes on with.
+    pub(super) fn count(&self) -> Headcount {
+        let pair = |workers: Workers| [workers.min, workers.max];
+        Headcount { said: pair(self.said), range: pair(self.range), target: self.target }
+    }
+
+    /// As many as there were, as far as there may be so many.
+    fn settle(&mut self, target: usize) {
+        self.target = target.clamp(self.range.min, self.range.max);
     }
 
     pub(super) fn target(&self) -> usize {
@@ -61,15 +88,12 @@ impl Staff {
     }
 
     /// One more or one less, since the operator says so. An elastic pool has its limits moved.
-    pub(super) fn change(&mut self, more: bool, most: usize) {
-        if more {
-            self.range.max = (self.range.max + 1).min(most);
-            self.range.min = if self.range.min + 1 == self.range.max { self.range.max } else { self.range.min };
-        } else {
-            self.range.max = (self.range.max - 1).max(1);
-            self.range.min = self.range.min.min(self.range.max);
-        }
-        self.target = if self.is_fixed() { self.range.max } else { self.target.clamp(self.range.min, self.range.max) };
+    pub(super) fn change(&mut self, more: bool) {
+        let max = if more { (self.range.max + 1).min(MAX_WORKERS) } else { (self.range.max - 1).max(1) };
+        // MIN is what it was as soon as there is room for it again.
+        let min = if self.said.is_elastic() { self.said.min.min(max) } else { max };
+        self.range = Workers { min, max };
+        self.settle(self.target);
     }
 
     fn is_fixed(&self) -> bool {
@@ -171,17 +195,21 @@ impl Backoff {
         (self.row, self.delay) = (0, self.delay.min(Self::LAST / 2));
     }
 
-    /// Whether one of `missing` places may be filled now.
-    pub(super) fn allows(&mut self, missing: usize, time: u64) -> bool {
+    /// Lets the places go that were held long enough, whether or not somebody is still wanted there.
+    pub(super) fn release(&mut self, time: u64) {
         if time >= self.until {
             self.held = 0;
         }
+    }
+
+    /// Whether one of `missing` places may be filled now.
+    pub(super) fn allows(&self, missing: usize) -> bool {
         missing > self.held
     }
 
-    /// When a place may be filled that is held empty now.
-    pub(super) fn wake(&self, time: u64) -> u64 {
-        if self.held > 0 { self.until.max(time) } else { u64::MAX }
+    /// When places are to be [released](Self::release).
+    pub(super) fn wake(&self) -> u64 {
+        if self.held > 0 { self.until } else { u64::MAX }
     }
 }
 
@@ -196,19 +224,23 @@ mod tests {
         let mut delays = Vec::new();
         for _ in 0..9 {
             backoff.hold(time);
-            assert!(!backoff.allows(1, time));
+            backoff.release(time);
+            assert!(!backoff.allows(1));
             // Others that die meanwhile wait as well, but do not make it longer.
             backoff.hold(time);
-            assert!(!backoff.allows(2, time));
+            assert!(!backoff.allows(2));
             // A place that became free in peace is filled at once.
-            assert!(backoff.allows(3, time));
-            delays.push(backoff.wake(time) - time);
-            time = backoff.wake(time);
-            assert!(backoff.allows(1, time));
+            assert!(backoff.allows(3));
+            delays.push(backoff.wake() - time);
+            time = backoff.wake();
+            backoff.release(time);
+            assert!(backoff.allows(1));
+            // Nothing is left to wake up for.
+            assert_eq!(backoff.wake(), u64::MAX);
         }
         assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff.hold(time + 20_000), 19);
-        assert_eq!(backoff.wake(time) - time - 20_000, 50);
+        assert_eq!(backoff.wake() - time - 20_000, 50);
         backoff.relax();
         assert_eq!(backoff.hold(time + 20_000), 1);
     }
@@ -238,12 +270,61 @@ mod tests {
         assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Rest);
         assert_eq!(retired(&staff.next_step(&crew(board, &[0, 0, 0]), board, 0)), Some((1002, Event::Idle)));
         assert!(!staff.grow());
-        staff.change(true, 512);
+        staff.change(true);
         assert_eq!(staff.next_step(&crew(board, &[0, 0]), board, 0), Step::Spawn(1));
         for _ in 0..5 {
-            staff.change(false, 512);
+            staff.change(false);
         }
         assert_eq!(staff.target(), 1);
+    }
+
+    #[test]
+    fn limits_are_moved_and_kept_within_their_own() {
+        for (said, steps, expected) in [
+            ("511", "+++", "512"),
+            ("2", "---+", "2"),
+            ("511..512", "+", "511..512"),
+            ("2..3", "--", "1"),
+            ("2..3", "--++", "2..3"),
+            ("0..1", "-", "0..1"),
+            ("1..2", "-+", "1..2"),
+        ] {
+            let mut staff = Staff::new(said.parse().unwrap(), 10);
+            steps.chars().for_each(|step| staff.change(step == '+'));
+            assert_eq!(staff.range().to_string(), expected, "{said} {steps}");
+            assert!((staff.range.min..=staff.range.max).contains(&staff.target));
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_ttin_and_ttou_did_unless_another_number_is_said() {
+        for (before, steps, after, expected, target) in [
+            ("4", "-", "4", "3", 3),
+            ("4", "+", "4", "5", 5),
+            ("4", "+", "2", "2", 2),
+            ("4", "-", "6", "6", 6),
+            ("1..8", "++", "1..8", "1..10", 7),
+            ("1..8", "", "1..3", "1..3", 3),
+            ("1..8", "", "4", "4", 4),
+            ("9", "", "1..8", "1..8", 8),
+            ("0..2", "", "0..9", "0..9", 2),
+        ] {
+            let mut old = Staff::new(before.parse().unwrap(), 10);
+            steps.chars().for_each(|step| old.change(step == '+'));
+            (0..6).for_each(|_| _ = old.grow());
+            let mut new = Staff::new(after.parse().unwrap(), 10);
+            new.resume(old.count());
+            assert_eq!(
+                (new.range().to_string().as_str(), new.target()),
+                (expected, target),
+                "{before} {steps} {after}"
+            );
+        }
+        // A program that did not say how many there were, or says nonsense.
+        let mut staff = Staff::new(Workers::fixed(3), 10);
+        staff.resume(Headcount::default());
+        staff.resume(Headcount { said: [3, 3], range: [9, 0], target: 700 });
+        assert_eq!((staff.range(), staff.target()), (Workers::fixed(3), 3));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 
 use crate::host::Host;
 use crate::server::listener::Listener;
-use crate::server::options::{AccessLog, MAX_WORKERS};
+use crate::server::options::AccessLog;
 use crate::server::pool::PoolOptions;
 use crate::server::pool::clock::{millis, now, seconds};
 use crate::server::pool::crew::Crew;
@@ -81,6 +81,8 @@ struct Stop {
     /// When whoever is left is killed.
     until: u64,
     quick: bool,
+    /// A worker could not start: others that would serve who still waits could not, either.
+    vain: bool,
 }
 
 /// Runs the pool until a signal stops it; returns the exit status. `handoff` is what the program has left that this
@@ -120,7 +122,7 @@ pub(super) fn run(
             (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
         }
         Some(handoff) => {
-            staff.resume(handoff.target);
+            staff.resume(handoff.workers);
             let ready = Handoff::pair(&handoff.ready)?;
             let ends = Handoff::pair(&handoff.shelf)?;
             let (board, readable) = Scoreboard::take_over(handoff.board)?;
@@ -187,10 +189,10 @@ impl Master<'_> {
             let time = now();
             self.sweeper.attend(time, self.host);
             let mut wake = self.deadlines.enforce(&mut self.crew, self.board, time);
-            wake = wake.min(self.backoff.wake(time)).min(self.sweeper.wake());
+            wake = wake.min(self.sweeper.wake());
             if self.stopping.is_none() {
                 wake = wake.min(self.reporter.keep(self.board, self.listeners, self.pid, time));
-                wake = wake.min(self.staff.wake(&self.crew, self.board));
+                wake = wake.min(self.backoff.wake()).min(self.staff.wake(&self.crew, self.board));
                 wake = wake.min(self.deaf_until.unwrap_or(u64::MAX));
             }
             if let Some(candidate) = &mut self.candidate {
@@ -210,7 +212,8 @@ impl Master<'_> {
         let time = Timespec { tv_sec: (left / 1000).cast_signed(), tv_nsec: ((left % 1000) * 1_000_000).cast_signed() };
         let mut descriptors =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
-        descriptors.extend(self.candidate.iter().map(|candidate| PollFd::new(candidate, PollFlags::IN)));
+        let speaking = self.candidate.iter().filter(|candidate| candidate.may_speak());
+        descriptors.extend(speaking.map(|candidate| PollFd::new(candidate, PollFlags::IN)));
         if self.watching {
             descriptors.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         }
@@ -253,7 +256,9 @@ impl Master<'_> {
         } else if signal == Signal::HUP {
             self.try_program();
         } else if signal == Signal::TTIN || signal == Signal::TTOU {
-            self.staff.change(signal == Signal::TTIN, MAX_WORKERS);
+            self.staff.change(signal == Signal::TTIN);
+            // Workers that are busy all the time do not call again, and may have been turned down just now.
+            (self.watching, self.deaf_until) = (self.staff.can_grow(), None);
             let name = if signal == Signal::TTIN { "TTIN" } else { "TTOU" };
             log!("master pid={pid} {name}: workers={}", self.staff.range());
         }
@@ -272,7 +277,7 @@ impl Master<'_> {
         let patience = if quick { 0 } else { millis(self.options.graceful_timeout) };
         let until = now().saturating_add(patience);
         let first = self.stopping.is_none();
-        let stop = self.stopping.get_or_insert(Stop { status, until, quick });
+        let stop = self.stopping.get_or_insert(Stop { status, until, quick, vain: false });
         stop.quick |= quick;
         stop.until = stop.until.min(until);
         self.sweeper.stop();
@@ -302,7 +307,7 @@ impl Master<'_> {
     fn drain_rest(&mut self, stop: Stop) -> io::Result<bool> {
         let time = now();
         let ours = !self.listeners.iter().any(Listener::is_inherited);
-        if stop.quick || !ours || time >= stop.until || !self.listeners.iter().any(Listener::has_waiting) {
+        if stop.quick || stop.vain || !ours || time >= stop.until || !self.listeners.iter().any(Listener::has_waiting) {
             return Ok(false);
         }
         let spawned = self.spawn(time)?;

@@ -33,6 +33,7 @@ impl Master<'_> {
     pub(super) fn balance(&mut self) -> io::Result<()> {
         let time = now();
         let until = time.saturating_add(millis(self.options.graceful_timeout));
+        self.backoff.release(time);
         loop {
             if self.reloading && self.crew.iter().all(|member| member.generation == self.generation) {
                 self.reloading = false;
@@ -54,7 +55,7 @@ impl Master<'_> {
                     }
                 }
                 Step::Spawn(missing) => {
-                    if !self.backoff.allows(missing, time) || !self.spawn(time)? {
+                    if !self.backoff.allows(missing) || !self.spawn(time)? {
                         return Ok(());
                     }
                 }
@@ -101,7 +102,9 @@ impl Master<'_> {
                 self.ever_ready = true;
                 log!("{member} ready");
             }
-            if member.ready && (slot.has_worked() || time.saturating_sub(member.started) >= FAST_DEATH) {
+            // During a reload it is the new workers who have to show that they can live.
+            let counts = !self.reloading || member.generation == self.generation;
+            if counts && member.ready && (slot.has_worked() || time.saturating_sub(member.started) >= FAST_DEATH) {
                 self.backoff.relax();
             }
         }
@@ -175,6 +178,9 @@ impl Master<'_> {
             (_, Death::Killed(signal)) => log!("{member} killed signal={signal}{respawning}"),
         }
         let boot_failed = !member.ready && !expected;
+        if let Some(stop) = &mut self.stopping {
+            stop.vain |= !member.ready && death != Death::Exited(0);
+        }
         if self.stopping.is_none() {
             let reason = match member.reason {
                 _ if member.condemned.is_some() => Event::TimedOut,

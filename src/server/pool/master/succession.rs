@@ -43,7 +43,9 @@ impl Master<'_> {
         if self.stopping.is_some() {
             return;
         }
+        let is_outdated = candidate.is_outdated(&self.options.program);
         match candidate.verdict(death) {
+            Ok(()) if is_outdated => self.again = true,
             Ok(()) => {
                 let error = self.become_program();
                 if self.stopping.is_none() {
@@ -93,7 +95,7 @@ impl Master<'_> {
             shelf: vec![kept.keep(give)?, kept.keep(take)?],
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],
             generation: self.generation + 1,
-            target: self.staff.target(),
+            workers: self.staff.count(),
             sweep: Some(self.sweeper.next()),
             again: self.again,
             ..Handoff::default()
