@@ -25,6 +25,14 @@ pub fn record(id: &Id, n: u64, size: usize) -> Record {
     Record::decode(&encoding).expect("a record")
 }
 
+/// The record of a session that is over.
+pub fn over() -> Record {
+    let mut encoding = Vec::new();
+    let record = vec![("c".into(), Value::from(1)), ("e".into(), Value::from(1))];
+    ciborium::into_writer(&Value::Map(record), &mut encoding).expect("encode");
+    Record::decode(&encoding).expect("a record")
+}
+
 fn padding(id: &Id, n: u64, size: usize) -> String {
     let mut pad = format!("{}-{n}-", &*id.to_text()).repeat(size / 34 + 1);
     pad.truncate(size);

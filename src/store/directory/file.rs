@@ -396,17 +396,19 @@ impl Guard for Locked {
     }
 }
 
-/// Sets the time of last access without a lock. A file that is gone stays gone.
+/// Sets the time of last access without a lock. A file that is gone stays gone, and one that is not ours is left alone.
 pub(super) fn touch(place: &Place, id: &Id) -> Result<bool, StoreError> {
+    let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(false) };
+    let stat =
+        rustix::fs::fstat(&file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
+    check_file(place, id, &stat)?;
     let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     let times = rustix::fs::Timestamps {
         last_access: at(rustix::fs::UTIME_OMIT),
         last_modification: at(rustix::fs::UTIME_NOW),
     };
-    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
+    match rustix::fs::futimens(&file, &times) {
+        Ok(()) => Ok(stat.st_nlink > 0),
         Err(error) => Err(io_error("touch session file", &place.file_path(id), error)),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::session::{Id, StoreError};
@@ -21,22 +21,30 @@ impl Place {
     /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(path, flags, Mode::empty());
-        let descriptor = match open() {
+        let open = |more| rustix::fs::open(path, flags | more, Mode::empty());
+        let owner = rustix::process::geteuid().as_raw();
+        let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
+        let descriptor = match open(OFlags::NOFOLLOW) {
             Err(Errno::NOENT) => {
                 match rustix::fs::mkdir(path, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(io_error("create session directory", path, error)),
                 }
-                open()
+                open(OFlags::NOFOLLOW)
             }
+            // A link is followed where we or root made it. Whoever else may write beside the directory could lead us to
+            // any other one of ours.
+            Err(Errno::LOOP | Errno::NOTDIR) => match link_owner(path) {
+                Some(theirs) if theirs != owner && theirs != 0 => {
+                    return Err(unsuitable(format!("it is a link that user {theirs} has made")));
+                }
+                _ => open(OFlags::empty()),
+            },
             result => result,
         }
         .map_err(|error| io_error("open session directory", path, error))?;
         let stat =
             rustix::fs::fstat(&descriptor).map_err(|error| io_error("inspect session directory", path, error))?;
-        let owner = rustix::process::geteuid().as_raw();
-        let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
         if stat.st_uid != owner {
             let theirs = stat.st_uid;
             return Err(unsuitable(format!(
@@ -46,6 +54,11 @@ impl Place {
         if stat.st_mode & 0o022 != 0 {
             let mode = stat.st_mode & 0o7777;
             return Err(unsuitable(format!("others may write to it (mode {mode:04o}); chmod 700 it")));
+        }
+        if stat.st_mode & 0o044 != 0 {
+            // The names in it are the session IDs, and whoever has an ID has the session.
+            let mode = stat.st_mode & 0o7777;
+            return Err(unsuitable(format!("others may list the session IDs in it (mode {mode:04o}); chmod 700 it")));
         }
         Ok(Self { path: path.to_owned(), descriptor, owner })
     }
@@ -109,22 +122,30 @@ impl Place {
     }
 }
 
+/// Whose link this is, if it is one.
+fn link_owner(path: &Path) -> Option<u32> {
+    let stat = rustix::fs::lstat(path).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::Symlink).then_some(stat.st_uid)
+}
+
 /// Tells whether a file is one that this system made.
-pub(super) fn check_file(place: &Place, id: &Id, stat: &rustix::fs::Stat) -> Result<(), StoreError> {
-    let untrusted = |reason| Err(StoreError::Untrusted { path: place.file_path(id), reason });
+pub(super) fn check_file(place: &Place, id: &Id, stat: &Stat) -> Result<(), StoreError> {
+    distrust(place, stat).map_or(Ok(()), |reason| Err(StoreError::Untrusted { path: place.file_path(id), reason }))
+}
+
+/// Why a file cannot be one that this system made.
+pub(super) fn distrust(place: &Place, stat: &Stat) -> Option<String> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return untrusted("not a regular file".into());
+        Some("not a regular file".into())
+    } else if stat.st_uid != place.owner {
+        Some(format!("it belongs to user {}, not to user {}", stat.st_uid, place.owner))
+    } else if stat.st_mode & 0o077 != 0 {
+        Some(format!("others have access (mode {:04o})", stat.st_mode & 0o7777))
+    } else if stat.st_nlink > 1 {
+        Some("it has a second name (hard link)".into())
+    } else {
+        None
     }
-    if stat.st_uid != place.owner {
-        return untrusted(format!("it belongs to user {}, not to user {}", stat.st_uid, place.owner));
-    }
-    if stat.st_mode & 0o077 != 0 {
-        return untrusted(format!("others have access (mode {:04o})", stat.st_mode & 0o7777));
-    }
-    if stat.st_nlink > 1 {
-        return untrusted("it has a second name (hard link)".into());
-    }
-    Ok(())
 }
 
 pub(super) fn io_error(verb: &'static str, path: &Path, error: Errno) -> StoreError {

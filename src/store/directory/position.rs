@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::place::{Place, io_error};
+use super::place::{Place, distrust, io_error};
 use crate::session::StoreError;
 use crate::sys::log::log;
 
@@ -25,7 +25,7 @@ pub(super) fn read(place: &Place) -> Option<i64> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(&place.descriptor, NAME, flags, Mode::empty()).ok()?);
     let stat = rustix::fs::fstat(&file).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    if distrust(place, &stat).is_some() {
         return None;
     }
     let mut text = [0; LONGEST + 1];

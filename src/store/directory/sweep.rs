@@ -28,7 +28,7 @@ pub(super) fn whole(place: &Place, age: Option<Duration>) -> Result<Swept, Store
     let mut names = Names::open(place)?;
     let mut swept = Swept::default();
     while let Some(entry) = names.next()? {
-        sweep_name(place, &entry.name, age, &mut swept)?;
+        sweep_name(place, &entry.name, age, &mut swept);
     }
     swept.complete = true;
     Ok(swept)
@@ -53,7 +53,7 @@ pub(super) fn alone(
         names.go_to(position)?;
     }
     while let Some(entry) = names.next()? {
-        sweep_name(place, &entry.name, age, &mut swept)?;
+        sweep_name(place, &entry.name, age, &mut swept);
         if budget.is_some_and(|budget| start.elapsed() >= budget) {
             position::write(place, entry.next);
             return Ok(Some(swept));
@@ -64,7 +64,7 @@ pub(super) fn alone(
     Ok(Some(swept))
 }
 
-fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swept) -> Result<(), StoreError> {
+fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swept) {
     let Some(id) = name.to_str().ok().and_then(Id::parse) else { return remove_old_damage(place, name) };
     let outcome = sweep_one(place, &id, age).unwrap_or_else(|error| {
         // One file that is not ours must not keep all the others.
@@ -76,7 +76,6 @@ fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swe
         Outcome::Kept => swept.remaining += 1,
         Outcome::Vanished => {}
     }
-    Ok(())
 }
 
 enum Outcome {
@@ -177,18 +176,22 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
     Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive })
 }
 
-fn remove_old_damage(place: &Place, name: &CStr) -> Result<(), StoreError> {
+/// What was set aside is kept for a week. Nothing else is removed by that name, and nothing keeps the sweep from the rest.
+fn remove_old_damage(place: &Place, name: &CStr) {
     if !name.to_bytes().starts_with(b"damaged-") {
-        return Ok(());
+        return;
     }
-    match rustix::fs::statat(&place.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if now().saturating_sub(modification_time(&stat)) >= DAMAGED.as_millis() as Millis => {
-            match rustix::fs::unlinkat(&place.descriptor, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(io_error("delete damaged session file in", &place.path, error)),
-            }
+    let Ok(stat) = rustix::fs::statat(&place.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+    let is_old = now().saturating_sub(modification_time(&stat)) >= DAMAGED.as_millis() as Millis;
+    if !is_old || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return;
+    }
+    match rustix::fs::unlinkat(&place.descriptor, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => {
+            let error = io_error("delete damaged session file in", &place.path, error);
+            log!("sweep: {}", crate::error::Error::from(error));
         }
-        _ => Ok(()),
     }
 }
 
