@@ -27,6 +27,8 @@ fn hostile(numbers: &mut Numbers, id: &str) -> Vec<u8> {
     let cut = numbers.below(32) as usize;
     let files = ["etc/passwd", "sessions", "target", "proc/self/environ", "dev/zero", "tmp/x", "sweep-position"];
     let file = files[numbers.below(files.len() as u64) as usize];
+    let good = id;
+    let id = if numbers.below(4) == 0 { good } else { any.as_str() };
     let odd = [
         "/", "\\", "%", "%00", "%2f", "%5c", "..", ".", "\u{a0}", "~", "$", "`", "|", "*", "?", ":", "\u{2215}",
         "\u{ff0e}", "\u{200b}", "\u{feff}", "\u{0130}", "\u{ff10}", "e\u{301}", "-", "_", "+", "=", "\"", "'", "<",
@@ -34,7 +36,7 @@ fn hostile(numbers: &mut Numbers, id: &str) -> Vec<u8> {
     ];
     let odd = odd[numbers.below(odd.len() as u64) as usize];
     match numbers.below(24) {
-        0 => format!("{up}{file}").into(),
+        0 => format!("{up}{file}{}", &any[..cut]).into(),
         1 => format!("/{file}/{any}").into(),
         2 => format!("{up}{id}").into(),
         3 => format!("./{id}").into(),
@@ -45,8 +47,8 @@ fn hostile(numbers: &mut Numbers, id: &str) -> Vec<u8> {
         8 => format!("{}{odd}{}", &id[..cut], &id[cut..]).into(),
         9 => format!("{}{odd}{}", &any[..cut], &any[cut + 1..]).into(),
         // The file system may ignore case; names never do.
-        10 => id.to_uppercase().into(),
-        11 => id
+        10 => good.to_uppercase().into(),
+        11 => good
             .chars()
             .map(|c| if numbers.below(2) == 0 { c.to_ascii_uppercase() } else { c })
             .chain("A".chars())
@@ -55,10 +57,10 @@ fn hostile(numbers: &mut Numbers, id: &str) -> Vec<u8> {
         12 => id[..cut].into(),
         13 => format!("{id}{any}").into(),
         14 => any.repeat(2 + cut).into(),
-        15 => up.replace('/', "%2f").into(),
-        16 => up.replace('/', "\\").into(),
+        15 => format!("{}{id}", up.replace('/', "%2f")).into(),
+        16 => format!("{}{id}", up.replace('/', "\\")).into(),
         17 => format!("damaged-{id}-1").into(),
-        18 => format!("file:///{file}").into(),
+        18 => format!("file:///{file}/{any}").into(),
         19 => (0..32)
             .map(|_| char::from_u32(0xff10 + numbers.below(10) as u32).expect("a digit"))
             .collect::<String>()
