@@ -165,7 +165,7 @@ fn cycle(disk: &mut Disk, durability: Durability, cycle: u64, tally: &mut Tally)
         hands[i % THREADS].push(Ticket::new());
     }
     // Where the store need not sync, half of the cuts find sessions that are on disk already, and that can come back.
-    if durability == Durability::Process && cycle % 2 == 0 {
+    if durability == Durability::Process && cycle.is_multiple_of(2) {
         for ticket in hands.iter_mut().flatten() {
             ticket.create(&store, 500, &Progress::default()).expect("create");
         }

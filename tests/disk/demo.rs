@@ -58,16 +58,19 @@ fn site_on(disk: &Disk, lack: Lack, door: &Door, updates: u64) {
     let files = names(&sessions);
     let cookie = |id: &Id| format!("session={}", &*id.to_text());
 
-    let mut failed = 0;
+    let mut failures = Vec::new();
     for id in &ids {
         let mut visitor = Visitor::with(door, &cookie(id));
         for n in 1..=updates {
             let method = if n % 2 == 0 { "GET" } else { "POST" };
             let answer = visitor.ask(method, "/counter", "").expect("an answer");
-            failed += u64::from(answer.status != 200 || answer.number("Counter") != n);
+            if answer.status != 200 || answer.number("Counter") != n {
+                failures.push(answer);
+            }
         }
     }
-    assert_eq!(failed, 0, "of {} requests", SESSIONS as u64 * updates);
+    let requests = SESSIONS as u64 * updates;
+    assert!(failures.is_empty(), "{} of {requests} failed: {:?}", failures.len(), failures[0]);
 
     // No new session, so no cookie either.
     for _ in 0..10 {
@@ -108,7 +111,6 @@ fn site_on(disk: &Disk, lack: Lack, door: &Door, updates: u64) {
     for entry in std::fs::read_dir(&sessions).expect("list") {
         std::fs::remove_file(entry.expect("an entry").path()).expect("remove");
     }
-    let requests = SESSIONS as u64 * updates;
     eprintln!("full of {lack:?}: {door:?}: {requests} updates of {SESSIONS} sessions, 0 failed, 0 damaged");
 }
 

@@ -59,7 +59,9 @@ fn flood(door: &Door, count: u64) {
     };
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
-        clients.into_iter().for_each(|client| client.join().expect("a client"));
+        for client in clients {
+            client.join().expect("a client");
+        }
     });
 }
 

@@ -36,14 +36,14 @@ impl Filling {
             file
         };
         match lack {
-            Lack::Inodes => while next().map_err(is_full).is_ok() {},
+            Lack::Inodes => while next().inspect_err(is_full).is_ok() {},
             Lack::Data => {
                 let mut file = next().expect("a file that fills the disk");
                 // What is written later may still find a little that was only promised to others before.
                 for _ in 0..3 {
                     for size in [1 << 20, 1 << 12, 1] {
                         let bytes = vec![b'x'; size];
-                        while file.write_all(&bytes).map_err(is_full).is_ok() {}
+                        while file.write_all(&bytes).inspect_err(is_full).is_ok() {}
                     }
                     let _ = file.sync_all();
                 }
@@ -60,7 +60,7 @@ impl Filling {
 }
 
 #[track_caller]
-fn is_full(error: std::io::Error) {
+fn is_full(error: &std::io::Error) {
     assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
 }
 
@@ -78,7 +78,7 @@ pub fn names(directory: &Path) -> usize {
 
 /// Most are small, some are of several blocks.
 fn size(i: usize, n: u64) -> usize {
-    let largest = if i % 10 == 0 { 9000 } else { 1500 };
+    let largest = if i.is_multiple_of(10) { 9000 } else { 1500 };
     largest - (i * 7 + n as usize * 13) % 700
 }
 

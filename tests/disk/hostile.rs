@@ -4,6 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cloakroom::session::{Id, Store};
@@ -12,8 +14,8 @@ use rustix::fs::{CWD, FileType, mknodat};
 
 use super::demo::Pool;
 use super::session::record;
-use super::support::TestDir;
 use super::support::visit::{Door, Visitor};
+use super::support::{PATIENCE, TestDir};
 
 /// Anything the kernel has to look up takes less; it is the shortest of some tries that counts.
 const AT_ONCE: Duration = Duration::from_millis(10);
@@ -114,7 +116,8 @@ impl Ground {
             let data = fs::symlink_metadata(path).expect("look");
             let content = if data.is_file() { fs::read(path).expect("read") } else { Vec::new() };
             found.push(format!(
-                "{path:?} inode={} mode={:o} owner={} links={} size={} modified={}.{} changed={}.{} {content:?}",
+                "{} inode={} mode={:o} owner={} links={} size={} modified={}.{} changed={}.{} {content:?}",
+                path.display(),
                 data.ino(),
                 data.mode(),
                 data.uid(),
@@ -141,12 +144,22 @@ impl Ground {
 /// The outcome, and that it is there at once.
 #[track_caller]
 fn at_once<T>(what: &str, mut act: impl FnMut() -> T) -> T {
+    // Whoever waits for a FIFO's other end waits for ever.
+    let (done, is_done) = channel::<()>();
+    let name = what.to_owned();
+    thread::spawn(move || {
+        if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{name} hangs");
+            std::process::abort();
+        }
+    });
     let mut shortest = Duration::MAX;
     for _ in 0..5 {
         let began = Instant::now();
         let outcome = act();
         shortest = shortest.min(began.elapsed());
         if shortest < AT_ONCE {
+            drop(done);
             return outcome;
         }
     }
@@ -250,8 +263,13 @@ fn what_is_planted_in_place_of_a_sweeps_position_is_not_believed() {
         let over = Id::generate().expect("an ID");
         ground.store.create(&over, &super::session::over()).expect("create");
         let before = content(&ground.directory.join("target"));
-        let sweep = || ground.store.sweep(None, Some(Duration::from_secs(20)));
-        let swept = at_once("sweep", sweep).expect("sweep").expect("nobody else sweeps");
+        // A process that another test starts just now has a copy of every lock, until it executes its program.
+        let mut swept = None;
+        while swept.is_none() {
+            let sweep = || ground.store.sweep(None, Some(Duration::from_secs(20)));
+            swept = at_once("sweep", sweep).expect("sweep");
+        }
+        let swept = swept.expect("swept");
         assert!(swept.complete && !ground.sessions().join(&*over.to_text()).exists(), "{plant:?}: {swept:?}");
         // And one that has to write its own.
         let position = ground.sessions().join("sweep-position");
@@ -307,6 +325,7 @@ fn a_directory_that_is_none_of_ours_is_refused_and_left_alone() {
                 if !root {
                     continue;
                 }
+                fs::set_permissions(&directory, Permissions::from_mode(0o700)).expect("chmod");
                 std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).expect("chown");
             }
             Plant::ModeForAll | Plant::ModeForGroup => {

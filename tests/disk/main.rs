@@ -13,6 +13,7 @@ mod full;
 mod hostile;
 mod ids;
 mod mount;
+mod order;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

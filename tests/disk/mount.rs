@@ -28,13 +28,13 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
     command.args(namespace).arg(std::env::current_exe().expect("this program"));
     command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]).env(INSIDE, "yes");
     let output = command.output().expect("start this test again");
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    for line in text.iter().flat_map(|text| text.lines()) {
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    for line in said.iter().flat_map(|stream| stream.lines()) {
         if !output.status.success() || line.contains(": ") && !line.starts_with("cloakroom") {
             eprintln!("{line}");
         }
     }
-    assert!(text[0].contains(" 1 passed"), "{test} failed in its namespace, or there is no such test");
+    assert!(said[0].contains(" 1 passed"), "{test} failed in its namespace, or there is no such test");
 }
 
 /// Whether files can be mounted as disks here; says so if not.
