@@ -194,8 +194,8 @@ fn the_master_rests_while_a_program_is_tried_out_that_has_nothing_to_say() {
     let dir = TestDir::new();
     let (mut proc, _) = pool_in(&dir, "1", &[]);
     let mark = dir.join("mark");
-    let closed: String = (3..64).map(|number| format!("exec {number}>&-\n")).collect();
-    install_script(&dir, &format!("#!/bin/bash\n{closed}touch {}\nexec sleep 1000\n", mark.display()));
+    let close = "for number in $(seq 3 63); do eval \"exec $number>&-\"; done";
+    install_script(&dir, &format!("#!/bin/bash\n{close}\ntouch {}\nexec sleep 1000\n", mark.display()));
     proc.signal(Signal::HUP);
     eventually("it is tried out", || mark.exists());
     assert_rests(&proc);
