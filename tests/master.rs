@@ -263,6 +263,31 @@ fn another_number_of_workers_is_in_force_after_a_reload() {
     assert_eq!(proc.end(), 0);
 }
 
+/// The handlers of a worker that could not even install its own are those of its master, and would speak to that.
+#[test]
+fn what_is_sent_to_a_worker_that_cannot_start_does_not_stop_the_pool() {
+    use rustix::process::{Pid, Resource, prlimit};
+    let _turn = turn();
+    let (mut proc, address) = pool("2", &[]);
+    let master = Pid::from_raw(i32::try_from(proc.pid()).unwrap());
+    let mut few = rustix::process::getrlimit(Resource::Nofile);
+    few.current = Some(5);
+    let before = prlimit(master, Resource::Nofile, few).unwrap();
+    let workers = children(proc.pid());
+    support::process::send(workers[0], Signal::KILL);
+    eventually("five could not start", || {
+        let others = children(proc.pid()).into_iter().filter(|pid| *pid != workers[1]);
+        others.for_each(|pid| support::process::send(pid, Signal::TERM));
+        proc.log().matches(" cannot start: ").count() >= 5 || proc.log().contains("stopping")
+    });
+    assert!(!proc.log().contains("stopping"));
+    prlimit(master, Resource::Nofile, before).unwrap();
+    eventually("there are two again", || proc.log().matches(" ready").count() >= 4);
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
 /// However often it is told to reload, it stops when it is told to.
 #[test]
 fn a_thousand_reloads_and_a_stop() {
