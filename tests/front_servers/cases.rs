@@ -241,7 +241,11 @@ pub(crate) fn a_client_that_leaves_keeps_nobody(front: Front) {
         site.request("POST", "/slow?ms=100&write=k").session(&session).form("x=1").abort(0);
     }
     let start = Instant::now();
-    let reply = site.request("POST", "/counter").session(&session).send();
+    let reply = wait_for("somebody is there for the session", || {
+        let reply = site.request("POST", "/counter").session(&session).send();
+        // Some of those that are gone may still have it, and a pool has no more than half of its workers for one.
+        (reply.status != 503).then_some(reply)
+    });
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(site.check(&session, "counter"), "1");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
