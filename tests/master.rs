@@ -268,17 +268,25 @@ fn another_number_of_workers_is_in_force_after_a_reload() {
 fn what_is_sent_to_a_worker_that_cannot_start_does_not_stop_the_pool() {
     use rustix::process::{Pid, Resource, prlimit};
     let _turn = turn();
-    let (mut proc, address) = pool("2", &[]);
+    let (mut proc, address) = pool("2", &["--status", "127.0.0.1:0"]);
     let master = Pid::from_raw(i32::try_from(proc.pid()).unwrap());
     let mut few = rustix::process::getrlimit(Resource::Nofile);
     few.current = Some(5);
     let before = prlimit(master, Resource::Nofile, few).unwrap();
-    let workers = children(proc.pid());
-    support::process::send(workers[0], Signal::KILL);
-    eventually("five could not start", || {
-        let others = children(proc.pid()).into_iter().filter(|pid| *pid != workers[1]);
-        others.for_each(|pid| support::process::send(pid, Signal::TERM));
-        proc.log().matches(" cannot start: ").count() >= 5 || proc.log().contains("stopping")
+    // Two workers and the reporter, of which one worker lives on.
+    let all = children(proc.pid());
+    let lives = all[1];
+    all.iter().filter(|pid| **pid != lives).for_each(|pid| support::process::send(*pid, Signal::KILL));
+    eventually("five could not start, nor the reporter", || {
+        // They do not live long enough for a look now and then.
+        for _ in 0..200 {
+            let others = children(proc.pid()).into_iter().filter(|pid| *pid != lives);
+            others.for_each(|pid| support::process::send(pid, Signal::TERM));
+        }
+        let log = proc.log();
+        let failed = log.matches(" cannot start: ").count() >= 5
+            && log.lines().any(|line| line.starts_with("cloakroom: reporter ") && line.contains("exited status=1"));
+        failed || log.contains("stopping")
     });
     assert!(!proc.log().contains("stopping"));
     prlimit(master, Resource::Nofile, before).unwrap();
