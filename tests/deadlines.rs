@@ -5,7 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::client::{http, http_request, read, send};
-use support::process::{Proc, Signal, wait_until_sleeping, wait_until_stopped};
+use support::eventually;
+use support::process::{Proc, Signal, children, is_sleeping, wait_until_sleeping, wait_until_stopped};
 use support::visit::{Door, Visitor};
 
 /// A pool of one worker with an HTTP listener: itself, its address, its worker.
@@ -89,14 +90,18 @@ fn the_log_says_who_holds_a_lock_and_who_waits() {
     let mut visitor = Visitor::new(&Door::Http(address.clone()));
     visitor.get("/keep");
     let cookie = visitor.cookie.clone().expect("a session");
-    let post = || {
-        let head = format!("POST /slow?ms=60000 HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n");
+    let post = |target: &str| {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n");
         send(&address, format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).unwrap()
     };
-    let requests = [post(), post()];
-    let lines = [proc.line(" timed out "), proc.line(" timed out ")];
-    assert!(lines.iter().any(|line| line.contains(" lock=holds(")), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains(" lock=waits(")), "{lines:?}");
+    // The holder has more time than who waits, or the lock might change hands before anybody looks.
+    let holder = post("/slow?ms=60000&extend=2000");
+    eventually("it holds the lock", || children(proc.pid()).into_iter().any(is_sleeping));
+    let requests = [holder, post("/slow?ms=60000")];
+    let line = proc.line(" timed out ");
+    assert!(line.contains(" lock=waits("), "{line}");
+    let line = proc.line(" timed out ");
+    assert!(line.contains(" lock=holds("), "{line}");
     for request in requests {
         assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
     }
