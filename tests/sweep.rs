@@ -341,8 +341,11 @@ fn sessions_in_use_are_never_deleted_under_load() {
             result.unwrap();
         }
         eventually("what is over goes", || sessions.count() == 4);
-        assert!(added > 10 && pool.log().contains(" deleted="), "{}", pool.log());
+        assert!(added > 10, "{}", pool.log());
     });
+    // The pool's own sweeps have the lowest priority, and on a busy machine the tool may have been first every time.
+    sessions.add_over(10);
+    pool.line(" deleted=");
     pool.signal(Signal::TERM);
     assert_eq!(pool.end(), 0);
 }
