@@ -132,7 +132,10 @@ pub(super) fn run(
     };
     let sweep_every = options.sweep_every.filter(|_| host.store().is_some());
     let next_sweep = handoff.as_ref().and_then(|handoff| handoff.sweep);
-    let sweeper = Sweeper::new(sweep_every, next_sweep, now(), pid, Report::new(board.sweep()));
+    let mut sweeper = Sweeper::new(sweep_every, next_sweep, now(), pid, Report::new(board.sweep()));
+    if let Some(child) = handoff.as_ref().and_then(|handoff| handoff.sweeping) {
+        sweeper.resume(child);
+    }
     let ever_ready = crew.iter().any(|member| member.ready);
     let mut master = Master {
         host,
