@@ -30,7 +30,7 @@ use crate::server::pool::shelf::Shelf;
 use crate::server::pool::staff::{Backoff, Staff};
 use crate::server::pool::sweeper::{Report, Sweeper};
 use crate::sys::log::log;
-use crate::sys::process;
+use crate::sys::process::{self, Change};
 use crate::sys::signal::{self, Action, Signal, Signals};
 
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
@@ -177,8 +177,12 @@ impl Master<'_> {
     fn attend(&mut self) -> io::Result<u8> {
         loop {
             self.note_ready();
-            while let Some((pid, death)) = process::reap() {
-                self.bury(pid, death);
+            while let Some((pid, change)) = process::reap() {
+                match change {
+                    Change::Ended(death) => self.bury(pid, death),
+                    Change::Stopped(signal) => self.crew.stopped(pid, signal, now()),
+                    Change::Continued => self.crew.continued(pid),
+                }
             }
             self.look_out();
             if let Some(stop) = self.stopping {
