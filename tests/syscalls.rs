@@ -99,7 +99,13 @@ const REQUESTS: usize = 10;
 
 /// How often each call may come per request: all that `allowed` does not name may not come at all.
 fn assert_at_most(calls: &[Call], allowed: &[(&[&str], usize)]) {
-    for (name, count) in counts(calls) {
+    let counts = counts(calls);
+    // Where the worker was faster than the client: it has accepted the connection before the request was sent, which is
+    // the client's doing. That costs a look in vain and a wait, the one as often as the other.
+    let early = |name: &str| counts.get(name).copied().unwrap_or(0);
+    assert_eq!(early("recvfrom: nobody there"), early("ppoll"), "{calls:#?}");
+    let is_early = |name: &str| matches!(name, "recvfrom: nobody there" | "ppoll");
+    for (&name, &count) in counts.iter().filter(|(name, _)| !is_early(name)) {
         let group = allowed.iter().find(|(names, _)| names.contains(&name));
         let (_, most) = group.unwrap_or_else(|| panic!("{name} was called: {calls:#?}"));
         assert!(count <= most * REQUESTS, "{name} was called {count} times in {REQUESTS} requests: {calls:#?}");
