@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, OFlags, Timespec};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, OFlags, Stat, Timespec};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::Durability;
 use super::place::{Place, check_file, io_error};
@@ -125,7 +125,8 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
 
 /// Whether the name of a session is there; not, once damage was set aside.
 pub(super) fn is_named(place: &Place, id: &Id) -> bool {
-    rustix::fs::statat(&place.descriptor, &*id.to_text(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    retry_on_intr(|| rustix::fs::statat(&place.descriptor, &*id.to_text(), nofollow)).is_ok()
 }
 
 enum Judged {
@@ -148,8 +149,7 @@ fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
 }
 
 fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Result<Image<'a>, StoreError> {
-    let stat =
-        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
+    let stat = stat(place, id, file)?;
     check_file(place, id, &stat)?;
     // No file of ours is larger, and none that is larger is read.
     let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
@@ -167,8 +167,13 @@ fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Re
     Ok(Image { bytes: &bytes[..filled], links: stat.st_nlink as u64, modified: modification_time(&stat) })
 }
 
+pub(super) fn stat(place: &Place, id: &Id, file: &File) -> Result<Stat, StoreError> {
+    retry_on_intr(|| rustix::fs::fstat(file))
+        .map_err(|error| io_error("inspect session file", &place.file_path(id), error))
+}
+
 /// The modification time, which is the time of last access of the session.
-pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
+pub(super) fn modification_time(stat: &Stat) -> Millis {
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
@@ -177,7 +182,7 @@ pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
 fn set_aside(place: &Place, id: &Id) -> Result<Found, StoreError> {
     let name = id.to_text();
     let aside = format!("damaged-{}-{}", &*name, now());
-    match rustix::fs::renameat(&place.descriptor, &*name, &place.descriptor, &*aside) {
+    match retry_on_intr(|| rustix::fs::renameat(&place.descriptor, &*name, &place.descriptor, &*aside)) {
         Ok(()) => log!(
             "session file damaged, set aside as {}",
             place.path.join(format!("damaged-{}…-{}", &name[..6], &aside[41..])).display()
@@ -283,19 +288,14 @@ impl Locked {
                 // A file system without reservations: zeros take the space as well.
                 write(place, id, &file, &vec![0; 2 * capacity], 0)?;
             }
-            rustix::fs::ftruncate(&file, 2 * capacity as u64)
-                .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+            extend(place, id, &file, 2 * capacity)?;
             write(place, id, &file, &bytes, 0)?;
             if durability == Durability::Power {
                 sync(place, id, &file)?;
                 place.sync()?;
             }
             // Whoever was stopped for a minute on the way here may have lost the file to a sweep.
-            match rustix::fs::fstat(&file) {
-                Ok(stat) if stat.st_nlink > 0 => Ok(Version(1)),
-                Ok(_) => Err(StoreError::Locked),
-                Err(error) => Err(io_error("inspect session file", &place.file_path(id), error)),
-            }
+            if stat(place, id, &file)?.st_nlink > 0 { Ok(Version(1)) } else { Err(StoreError::Locked) }
         })();
         if written.is_err() {
             // Nobody was told of it; if it cannot be removed either, the sweep will.
@@ -349,8 +349,7 @@ impl Locked {
                 sync(place, id, file)?;
             }
         }
-        rustix::fs::ftruncate(file, 2 * capacity as u64)
-            .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+        extend(place, id, file, 2 * capacity)?;
         // At either durability: a power cut must not bring the old length back once A has become wide.
         sync(place, id, file)?;
         Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, ..at })
@@ -404,7 +403,7 @@ pub(super) fn touch(place: &Place, id: &Id) -> Result<bool, StoreError> {
         last_modification: at(rustix::fs::UTIME_NOW),
     };
     let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow) {
+    match retry_on_intr(|| rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow)) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(io_error("touch session file", &place.file_path(id), error)),
@@ -427,14 +426,16 @@ fn header(record: &Record, sequence: u64, mark: u64) -> Header {
 /// Reserves space without changing what the file shows, so that no later save can find the disk full. `false`: this
 /// file system cannot do that.
 fn allocate(place: &Place, id: &Id, file: &File, from: usize, length: usize) -> Result<bool, StoreError> {
-    loop {
-        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from as u64, length as u64) {
-            Ok(()) => return Ok(true),
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
-            Err(error) => return Err(io_error("allocate session file", &place.file_path(id), error)),
-        }
+    match retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from as u64, length as u64)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(io_error("allocate session file", &place.file_path(id), error)),
     }
+}
+
+fn extend(place: &Place, id: &Id, file: &File, length: usize) -> Result<(), StoreError> {
+    retry_on_intr(|| rustix::fs::ftruncate(file, length as u64))
+        .map_err(|error| io_error("extend session file", &place.file_path(id), error))
 }
 
 fn write(place: &Place, id: &Id, file: &File, bytes: &[u8], at: u64) -> Result<(), StoreError> {
@@ -446,7 +447,8 @@ fn write(place: &Place, id: &Id, file: &File, bytes: &[u8], at: u64) -> Result<(
 }
 
 fn sync(place: &Place, id: &Id, file: &File) -> Result<(), StoreError> {
-    rustix::fs::fdatasync(file).map_err(|error| io_error("sync session file", &place.file_path(id), error))
+    retry_on_intr(|| rustix::fs::fdatasync(file))
+        .map_err(|error| io_error("sync session file", &place.file_path(id), error))
 }
 
 fn too_large(size: usize) -> StoreError {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::session::{Id, StoreError};
 
@@ -21,10 +21,10 @@ impl Place {
     /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(path, flags, Mode::empty());
+        let open = || retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
         let descriptor = match open() {
             Err(Errno::NOENT) => {
-                match rustix::fs::mkdir(path, Mode::RWXU) {
+                match retry_on_intr(|| rustix::fs::mkdir(path, Mode::RWXU)) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(io_error("create session directory", path, error)),
                 }
@@ -33,8 +33,8 @@ impl Place {
             result => result,
         }
         .map_err(|error| io_error("open session directory", path, error))?;
-        let stat =
-            rustix::fs::fstat(&descriptor).map_err(|error| io_error("inspect session directory", path, error))?;
+        let stat = retry_on_intr(|| rustix::fs::fstat(&descriptor))
+            .map_err(|error| io_error("inspect session directory", path, error))?;
         let owner = rustix::process::geteuid().as_raw();
         let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
         if stat.st_uid != owner {
@@ -52,7 +52,7 @@ impl Place {
 
     /// Refuses file systems whose locks do not do what the store relies on (flock(2), NFS and CIFS details).
     pub(super) fn check_file_system(&self) -> Result<(), StoreError> {
-        let kind = rustix::fs::fstatfs(&self.descriptor)
+        let kind = retry_on_intr(|| rustix::fs::fstatfs(&self.descriptor))
             .map_err(|error| io_error("inspect file system of", &self.path, error))?
             .f_type;
         match unreliable_file_system(kind.cast_unsigned() & 0xffff_ffff) {
@@ -70,7 +70,7 @@ impl Place {
     pub(super) fn open_file(&self, id: &Id, access: OFlags) -> Result<Option<File>, StoreError> {
         // NOFOLLOW against planted links, NONBLOCK against planted FIFOs.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty())) {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::LOOP | Errno::ISDIR | Errno::NXIO)) => {
@@ -83,7 +83,8 @@ impl Place {
     /// Creates the file of a session, which must not exist.
     pub(super) fn create_file(&self, id: &Id) -> Result<File, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR) {
+        let open = || rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR);
+        match retry_on_intr(open) {
             Ok(descriptor) => Ok(File::from(descriptor)),
             Err(Errno::EXIST) => Err(StoreError::Exists),
             Err(error) => Err(io_error("create session file", &self.file_path(id), error)),
@@ -91,7 +92,7 @@ impl Place {
     }
 
     pub(super) fn unlink(&self, id: &Id) -> Result<(), StoreError> {
-        match rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty()) {
+        match retry_on_intr(|| rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty())) {
             // Somebody else was first; what counts is that it is gone.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io_error("delete session file", &self.file_path(id), error)),
@@ -100,7 +101,8 @@ impl Place {
 
     /// Makes creations and deletions in the directory survive a power cut.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.descriptor).map_err(|error| io_error("sync session directory", &self.path, error))
+        retry_on_intr(|| rustix::fs::fsync(&self.descriptor))
+            .map_err(|error| io_error("sync session directory", &self.path, error))
     }
 
     /// The path of a session's file for messages: without most of its ID, which is a secret.
