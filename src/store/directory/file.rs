@@ -13,8 +13,8 @@ use super::Durability;
 use super::place::{Place, check_file, io_error};
 use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now, over_from};
+use crate::sys::lock;
 use crate::sys::log::log;
-use crate::sys::{lock, signal};
 
 /// What a file held when it was looked at.
 pub(super) enum Found {
@@ -331,8 +331,6 @@ impl Locked {
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
     fn grow(&self, at: At, capacity: usize) -> Result<At, StoreError> {
         let Self { place, id, file, .. } = self;
-        // A file that may not become so large is to be an error, not the end of the process.
-        signal::ignore_file_size();
         // First the space, beyond the end and so not seen by anybody: where the disk is full, nothing has changed. Where
         // space cannot be reserved, a later save may find the disk full, and then leaves the old record as it is.
         allocate(place, id, file, 2 * at.capacity, 2 * capacity - 2 * at.capacity)?;
@@ -370,12 +368,21 @@ impl Locked {
         let header = Header { sequence: at.sequence + 1, mark: at.mark, tombstone: true, ends: None, idle: None };
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
-        write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64)?;
+        let put = || write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64);
+        put()?;
         // At either durability: a power cut may bring the name back, but never the session.
-        sync(&self.place, &self.id, &self.file)?;
-        self.place.unlink(&self.id)?;
-        if self.durability == Durability::Power {
-            self.place.sync()?;
+        if sync(&self.place, &self.id, &self.file).is_err() {
+            // From here on the session is gone for everybody, and whoever deletes it is to be able to rely on that. What a
+            // failed sync did not write may pass for written ever after, unless it is written anew.
+            put()?;
+            sync(&self.place, &self.id, &self.file)?;
+        }
+        // The session is deleted. A name that cannot be removed is left to the sweep.
+        let removed = self.place.unlink(&self.id);
+        let removed =
+            removed.and_then(|()| if self.durability == Durability::Power { self.place.sync() } else { Ok(()) });
+        if let Err(error) = removed {
+            log!("session deleted, but not its file: {}", crate::error::Error::from(error));
         }
         Ok(existed)
     }

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::session::{Id, StoreError};
+use crate::sys::signal;
 
 /// The open directory. Everything in it is named relative to its descriptor.
 pub(super) struct Place {
@@ -20,6 +21,8 @@ pub(super) struct Place {
 impl Place {
     /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        // A file that may not become so large is to be an error, not the end of the process.
+        signal::ignore_file_size();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = || retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
         let descriptor = match open() {

@@ -190,7 +190,8 @@ fn remove_old_damage(place: &Place, name: &CStr) -> Result<(), StoreError> {
                 Err(error) => Err(io_error("delete damaged session file in", &place.path, error)),
             }
         }
-        _ => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(io_error("inspect damaged session file in", &place.path, error)),
     }
 }
 
