@@ -8,7 +8,7 @@ use crate::injection::{Fault, Injection};
 use crate::operation::{Ask, CREATE, DELETE_FROM_A, GROW_FROM_B, OWN, Operation, READ_TORN, RENEW, SAVE_TO_B, TOUCH};
 use crate::support::process::{Proc, Signal, children, send};
 use crate::support::visit::{Door, Visitor};
-use crate::verdict::{Run, Scene, judge_error, judge_kill};
+use crate::verdict::{Run, Scene, judge_error, judge_kill, starting};
 
 /// strace, attached to a worker; it lets go when it is dropped.
 struct Attached(Child, BufReader<ChildStderr>);
@@ -19,7 +19,9 @@ impl Attached {
         command.args(["-f", "-y", "-e", "signal=none", "-o"]).arg(trace);
         command.args(["-e", &format!("trace={}", injection.call), "-e", &injection.expression()]);
         command.args(["-p", &worker.to_string()]);
+        let quiet = starting();
         let mut strace = command.stderr(Stdio::piped()).spawn().expect("strace (Debian: strace)");
+        drop(quiet);
         let mut stderr = BufReader::new(strace.stderr.take().expect("piped"));
         let mut line = String::new();
         stderr.read_line(&mut line).expect("read from strace");
@@ -46,7 +48,9 @@ fn in_a_pool(operation: &Operation, fault: Fault) {
     let Ask::Page(method, target, form) = operation.ask else { panic!("no page") };
     let mut scene = Scene::new(operation);
     let sessions = scene.sessions.to_str().expect("text").to_owned();
+    let quiet = starting();
     let pool = Proc::demo(["--http", "127.0.0.1:0", "--workers", "1", "--sweep-every", "0", "--sessions", &sessions]);
+    drop(quiet);
     let door = Door::Http(pool.address("http"));
     let mut worker = pool.ready(1)[0];
     let trace = scene.trace();

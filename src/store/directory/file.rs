@@ -165,12 +165,18 @@ fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Re
             Err(error) => return Err(io_error("read session file", &place.file_path(id), error)),
         }
     }
-    Ok(Image { bytes: &bytes[..filled], links: stat.st_nlink as u64, modified: modification_time(&stat) })
+    Ok(Image { bytes: &bytes[..filled], links: links(&stat), modified: modification_time(&stat) })
 }
 
 pub(super) fn stat(place: &Place, id: &Id, file: &File) -> Result<Stat, StoreError> {
     retry_on_intr(|| rustix::fs::fstat(file))
         .map_err(|error| io_error("inspect session file", &place.file_path(id), error))
+}
+
+/// How many names a file has. The type of the field is not the same on all architectures.
+#[allow(clippy::useless_conversion)]
+fn links(stat: &Stat) -> u64 {
+    stat.st_nlink.into()
 }
 
 /// The modification time, which is the time of last access of the session.
