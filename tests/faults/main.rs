@@ -85,7 +85,15 @@ fn failing_everywhere(operation: &Operation) {
 fn torn(operation: &Operation) {
     let Some((offset, length)) = operation.write else { return };
     let steps = if is_full() { 1 } else { 29 };
-    for cut in (0..length).step_by(steps).chain([8, 63, 64, length - 1]).filter(|cut| *cut < length) {
+    let cuts: Vec<u64> =
+        (0..length).step_by(steps).chain([8, 63, 64, length - 1]).filter(|cut| *cut < length).collect();
+    // Where it does not write, in case that it does.
+    for limit in cuts.iter().map(|cut| 2048 - offset + cut) {
+        let scene = Scene::new(operation);
+        let elsewhere = Injection { call: "pwrite64".into(), nth: 1, times: 1, fault: Fault::Limit(limit) };
+        judge_error(&scene, &scene.limited(limit, None), &elsewhere);
+    }
+    for cut in cuts {
         let scene = Scene::new(operation);
         let run = scene.limited(offset + cut, None);
         let injection = Injection { call: "pwrite64".into(), nth: 1, times: 1, fault: Fault::Limit(offset + cut) };

@@ -194,11 +194,12 @@ fn record(counter: u64, size: usize, idle: u64) -> Record {
 
 fn own(path: &Path, counter: u64, size: usize, in_b: bool) {
     let (store, id) = (DirectoryStore::at(path), Id::parse(OWN).expect("an ID"));
-    let record = record(counter, size, 1800);
-    assert!(size == 0 || record.encode().expect("encode").len() == size);
-    store.create(&id, &record).expect("create");
+    let record = |counter| record(counter, size, 1800);
+    assert!(size == 0 || record(counter).encode().expect("encode").len() == size);
+    // What was saved before is another one, so that it is noticed where it comes back.
+    store.create(&id, &record(if in_b { counter - 1 } else { counter })).expect("create");
     if in_b {
-        assert!(matches!(store.save(&id, &record, Version(1)).expect("save"), Saved::Saved(_)));
+        assert!(matches!(store.save(&id, &record(counter), Version(1)).expect("save"), Saved::Saved(_)));
     }
 }
 
