@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::session::{Id, StoreError};
+use crate::sys::signal;
 
 /// The open directory. Everything in it is named relative to its descriptor.
 pub(super) struct Place {
@@ -20,13 +21,15 @@ pub(super) struct Place {
 impl Place {
     /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        // A file that may not become so large is to be an error, not the end of the process.
+        signal::ignore_file_size();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |more| rustix::fs::open(path, flags | more, Mode::empty());
+        let open = |more| retry_on_intr(|| rustix::fs::open(path, flags | more, Mode::empty()));
         let owner = rustix::process::geteuid().as_raw();
         let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
         let descriptor = match open(OFlags::NOFOLLOW) {
             Err(Errno::NOENT) => {
-                match rustix::fs::mkdir(path, Mode::RWXU) {
+                match retry_on_intr(|| rustix::fs::mkdir(path, Mode::RWXU)) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(io_error("create session directory", path, error)),
                 }
@@ -43,8 +46,8 @@ impl Place {
             result => result,
         }
         .map_err(|error| io_error("open session directory", path, error))?;
-        let stat =
-            rustix::fs::fstat(&descriptor).map_err(|error| io_error("inspect session directory", path, error))?;
+        let stat = retry_on_intr(|| rustix::fs::fstat(&descriptor))
+            .map_err(|error| io_error("inspect session directory", path, error))?;
         if stat.st_uid != owner {
             let theirs = stat.st_uid;
             return Err(unsuitable(format!(
@@ -65,7 +68,7 @@ impl Place {
 
     /// Refuses file systems whose locks do not do what the store relies on (flock(2), NFS and CIFS details).
     pub(super) fn check_file_system(&self) -> Result<(), StoreError> {
-        let kind = rustix::fs::fstatfs(&self.descriptor)
+        let kind = retry_on_intr(|| rustix::fs::fstatfs(&self.descriptor))
             .map_err(|error| io_error("inspect file system of", &self.path, error))?
             .f_type;
         match unreliable_file_system(kind.cast_unsigned() & 0xffff_ffff) {
@@ -83,7 +86,7 @@ impl Place {
     pub(super) fn open_file(&self, id: &Id, access: OFlags) -> Result<Option<File>, StoreError> {
         // NOFOLLOW against planted links, NONBLOCK against planted FIFOs.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty())) {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::LOOP | Errno::ISDIR | Errno::NXIO)) => {
@@ -96,7 +99,8 @@ impl Place {
     /// Creates the file of a session, which must not exist.
     pub(super) fn create_file(&self, id: &Id) -> Result<File, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR) {
+        let open = || rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR);
+        match retry_on_intr(open) {
             Ok(descriptor) => Ok(File::from(descriptor)),
             Err(Errno::EXIST) => Err(StoreError::Exists),
             Err(error) => Err(io_error("create session file", &self.file_path(id), error)),
@@ -104,7 +108,7 @@ impl Place {
     }
 
     pub(super) fn unlink(&self, id: &Id) -> Result<(), StoreError> {
-        match rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty()) {
+        match retry_on_intr(|| rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty())) {
             // Somebody else was first; what counts is that it is gone.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io_error("delete session file", &self.file_path(id), error)),
@@ -113,7 +117,8 @@ impl Place {
 
     /// Makes creations and deletions in the directory survive a power cut.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.descriptor).map_err(|error| io_error("sync session directory", &self.path, error))
+        retry_on_intr(|| rustix::fs::fsync(&self.descriptor))
+            .map_err(|error| io_error("sync session directory", &self.path, error))
     }
 
     /// The path of a session's file for messages: without most of its ID, which is a secret.
