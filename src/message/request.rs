@@ -225,6 +225,10 @@ impl RequestParts {
                     None if matches!(name, b"CONTENT_TYPE" | b"CONTENT_LENGTH") && !value.is_empty() => name,
                     None => continue,
                 };
+                // Fields come in capitals. Another spelling would be a second value of the same field, or `PROxY`.
+                if field.iter().any(|b| b.is_ascii_lowercase() || *b == b'-') {
+                    continue;
+                }
                 let field: Vec<u8> =
                     field.iter().map(|&b| if b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
                 if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&field), HeaderValue::from_bytes(value))
@@ -365,6 +369,20 @@ mod tests {
         assert_eq!(request.header("Latin"), None);
         assert_eq!(request.header("Host"), Some("example.org"));
         assert_eq!(request.meta().get("HTTP_LINES"), Some(&b"1\r\nX: 2"[..]));
+    }
+
+    /// A server that passes names on as it got them would let a client get around what is looked for in capitals.
+    #[test]
+    fn a_name_that_differs_in_case_only_is_no_header_field() {
+        let request = with_meta([
+            ("HTTP_PROxY", b"http://evil.example"),
+            ("HTTP_HOST", b"example.org"),
+            ("HTTP_Host", b"evil.example"),
+            ("HTTP_X-FORWARDED-FOR", b"192.0.2.7"),
+            ("HTTP_Content-Length", b"7"),
+        ]);
+        let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(headers, [("host", &b"example.org"[..])]);
     }
 
     #[test]
