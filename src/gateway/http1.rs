@@ -43,11 +43,12 @@ impl HeadScanner {
     /// head, the empty line that ends it included.
     pub(crate) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, GatewayError> {
         while let Some(at) = bytes[self.scanned..].iter().position(|&b| b == b'\n').map(|i| i + self.scanned) {
+            // The limit comes first, as it would for bytes that come one by one: how they are cut changes no answer.
+            self.check(at + 1, limits)?;
             if at == self.line || bytes[at - 1] != b'\r' {
                 return Err(GatewayError::Malformed("line that ends in LF alone"));
             }
             let is_empty = at - 1 == self.line;
-            self.check(at + 1, limits)?;
             self.line = at + 1;
             self.scanned = at + 1;
             match (is_empty, self.in_fields) {

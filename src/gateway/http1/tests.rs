@@ -139,6 +139,10 @@ fn long_heads_are_refused_before_they_end() {
         assert_eq!(error(&[b"GET / HTTP/1.1\r\n", &b"A: b\r\n".repeat(100)[..]].concat(), step), Some(431));
     }
     assert_eq!(error(&[b'G'; 500], 500), None);
+    // Both too long and malformed: the answer is the same however it arrives.
+    for step in [1, 100, 10_000] {
+        assert_eq!(error(&[b"GET / HTTP/1.1\r\nA: ", &[b'a'; 500][..], b"\n"].concat(), step), Some(431));
+    }
     let many = |n: usize| get(&"A:\r\n".repeat(n - 1)).err();
     assert_eq!(many(10), None);
     assert_eq!(many(60), None, "more than fit in the array on the stack");
