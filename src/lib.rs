@@ -28,6 +28,9 @@ pub mod admin;
 pub mod docs;
 pub mod doctor;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod host;
 pub mod message;

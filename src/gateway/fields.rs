@@ -77,7 +77,7 @@ pub(super) fn push_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
 
 /// Writes one field, or nothing where it has a byte that could end it: `http` checks its values, but whoever made
 /// this one may have gone around that.
-pub(super) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
     if name.is_empty() || !name.iter().all(token) || !value.iter().all(text) {

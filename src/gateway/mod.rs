@@ -15,6 +15,8 @@ mod request;
 pub(crate) mod scgi;
 
 pub use error::GatewayError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fields::push_field;
 pub use limits::Limits;
 pub(crate) use number::decimal;
 pub(crate) use request::{Front, Site, request};

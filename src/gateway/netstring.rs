@@ -84,7 +84,7 @@ impl Netstring {
     }
 
     /// How much memory it holds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn allocated(&self) -> usize {
         self.payload.capacity()
     }

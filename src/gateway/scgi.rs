@@ -43,6 +43,12 @@ impl HeadReader {
         Ok(Some((self.head(block)?, used)))
     }
 
+    /// How much memory the head takes so far.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn allocated(&self) -> usize {
+        self.netstring.as_ref().map_or(0, Netstring::allocated)
+    }
+
     fn head(&self, block: Vec<u8>) -> Result<Head, GatewayError> {
         // Counted first: the index of a block of empty values would take five times the block's memory.
         #[expect(clippy::naive_bytecount, reason = "the block is small and the compiler vectorises this")]

@@ -66,7 +66,7 @@ impl CookiePolicy {
 
     /// The well-formed IDs in the request's cookies of this name, in their order, at most four: a user agent sends
     /// several where the application was mounted at several paths.
-    pub(super) fn read(&self, request: &RequestParts) -> Vec<Id> {
+    pub(crate) fn read(&self, request: &RequestParts) -> Vec<Id> {
         let mine = request.cookies().filter(|(name, _)| *name == self.name);
         mine.filter_map(|(_, value)| Id::parse(value)).take(4).collect()
     }

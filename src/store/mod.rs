@@ -5,5 +5,7 @@ mod contract;
 mod directory;
 mod memory;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use directory::check_session_file;
 pub use directory::{DirectoryStore, Durability};
 pub use memory::MemoryStore;

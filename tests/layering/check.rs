@@ -15,6 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &["error", "sys", "message", "gateway", "session", "doctor"]),
     ("server", &["error", "sys", "message", "gateway", "session", "host", "doctor"]),
     ("admin", &["error", "sys", "session", "store"]),
+    // What the parsers are tested with; in no build but the tests'.
+    ("fuzzing", &["message", "gateway", "session", "store"]),
     // Guides, without any code.
     ("docs", &[]),
 ];

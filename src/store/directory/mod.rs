@@ -5,6 +5,8 @@
 //! The protocol and its argument are in `src/docs/file-format.md`.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+mod hostile;
 mod place;
 mod position;
 mod slot;
@@ -17,6 +19,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use self::file::Locked;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::hostile::check_session_file;
 use self::place::Place;
 use crate::session::{Guard, Id, Record, Store, StoreError, Stored, Swept, Version};
 
