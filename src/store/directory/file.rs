@@ -196,6 +196,8 @@ pub(super) struct Locked {
     file: File,
     /// Where the current record is, once that is known.
     at: Option<At>,
+    /// The current record is known to be on disk.
+    on_disk: bool,
     /// A look that has not been handed out yet.
     looked: Option<Found>,
 }
@@ -230,7 +232,7 @@ impl Locked {
         if !lock::exclusive(&file, wait).map_err(|source| lock_error(place, id, source))? {
             return Err(StoreError::Locked);
         }
-        Ok(Some(Self { place: place.clone(), durability, id: *id, file, at: None, looked: None }))
+        Ok(Some(Self { place: place.clone(), durability, id: *id, file, at: None, on_disk: false, looked: None }))
     }
 
     /// Whether there is a session in the file; the look is kept for the load that follows.
@@ -315,6 +317,7 @@ impl Locked {
         let bytes = slot::encode(&self.id, header(record, at.sequence + 1, at.mark), &payload);
         // Until the write is whole we do not know what is current.
         (self.at, self.looked) = (None, None);
+        self.settle()?;
         let next = if capacity > at.capacity {
             self.grow(at, capacity)?
         } else {
@@ -323,9 +326,19 @@ impl Locked {
         write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
         if self.durability == Durability::Power {
             sync(&self.place, &self.id, &self.file)?;
+            self.on_disk = true;
         }
         self.at = Some(next);
         Ok(Saved::Saved(Version(next.sequence)))
+    }
+
+    /// Puts the current record on disk before the other slot is overwritten: whoever died between a write and its sync left
+    /// a record that is in memory alone, and then that other slot is the only one on disk.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        if self.durability == Durability::Power && !std::mem::take(&mut self.on_disk) {
+            sync(&self.place, &self.id, &self.file)?;
+        }
+        Ok(())
     }
 
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
@@ -371,6 +384,7 @@ impl Locked {
         let header = Header { sequence: at.sequence + 1, mark: at.mark, tombstone: true, ends: None, idle: None };
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
+        self.settle()?;
         write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64)?;
         // At either durability: a power cut may bring the name back, but never the session.
         sync(&self.place, &self.id, &self.file)?;
