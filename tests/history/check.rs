@@ -15,19 +15,42 @@ pub type Seen = (u64, u64);
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    Create { id: Name, value: u64 },
-    Load { id: Name },
-    Exists { id: Name },
-    Touch { id: Name },
+    Create {
+        id: Name,
+        value: u64,
+    },
+    Load {
+        id: Name,
+    },
+    Exists {
+        id: Name,
+    },
+    Touch {
+        id: Name,
+    },
     /// Without a lock, if the version still is the expected one.
-    Save { id: Name, expected: u64, value: u64 },
+    Save {
+        id: Name,
+        expected: u64,
+        value: u64,
+    },
     /// Load and save under one lock.
-    Update { id: Name, value: u64 },
+    Update {
+        id: Name,
+        value: u64,
+    },
     /// Adds one to the value.
-    Count { id: Name },
-    Delete { id: Name },
+    Count {
+        id: Name,
+    },
+    Delete {
+        id: Name,
+    },
     /// The new ID is told to others only afterwards.
-    Renew { id: Name, new: Name },
+    Renew {
+        id: Name,
+        new: Name,
+    },
 }
 
 /// What the answer was.
@@ -170,7 +193,13 @@ fn session(mut events: Vec<Event>) -> Result<(), String> {
     touches(&events)?;
     events.retain(|event| (event.answer, matches!(event.op, Op::Touch { .. })) != (Answer::Is(true), true));
     events.sort_by_key(|event| event.start);
-    let mut search = Search { events: &events, done: vec![0; events.len().div_ceil(64)], tried: HashSet::new(), best: 0, at: Vec::new() };
+    let mut search = Search {
+        events: &events,
+        done: vec![0; events.len().div_ceil(64)],
+        tried: HashSet::new(),
+        best: 0,
+        at: Vec::new(),
+    };
     if search.order() { Ok(()) } else { Err(search.report()) }
 }
 

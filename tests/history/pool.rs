@@ -1,1 +1,236 @@
-//! later
+//! The same through a pool: visitors count, read, log in and log out over SCGI while workers are killed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::check::{Answer, Event, Name, Op, check};
+use crate::random::Random;
+use crate::support::process::{Proc, Signal, children, send};
+use crate::support::visit::{self, Door, Visitor};
+use crate::support::{TestDir, turn};
+use crate::worker::time;
+
+const VISITORS: u32 = 8;
+/// Sessions of a history.
+const SESSIONS: usize = 2;
+const WORKERS: usize = 8;
+/// A pool takes its time to replace workers that die young, so each has so many to lose.
+const KILLS: usize = 24;
+const HISTORIES_OF_A_POOL: usize = 8;
+
+/// The cookies that everybody is to use, and the numbers of all there were.
+#[derive(Default)]
+struct Board {
+    current: [String; SESSIONS],
+    names: BTreeMap<String, Name>,
+}
+
+impl Board {
+    fn name(&mut self, cookie: &str) -> Name {
+        let next = self.names.len() as Name;
+        *self.names.entry(cookie.to_owned()).or_insert(next)
+    }
+}
+
+struct Pool {
+    door: Door,
+    process: Proc,
+    _directory: TestDir,
+}
+
+impl Pool {
+    fn start() -> Self {
+        let directory = TestDir::new();
+        let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
+        let (address, sessions) = (format!("unix:{}", path("socket")), path("sessions"));
+        let workers = (WORKERS + KILLS).to_string();
+        let process = Proc::demo(["--scgi", &address, "--sessions", &sessions, "--workers", &workers]);
+        let address = process.address("scgi");
+        process.line(&format!(" ready workers={workers}"));
+        Self { door: Door::Scgi(address), process, _directory: directory }
+    }
+
+    /// One history, in which so many workers are killed.
+    fn record(&self, seed: u64, kills: usize) -> Vec<Event> {
+        let board = Mutex::new(Board::default());
+        let mut history = Vec::new();
+        for at in 0..SESSIONS {
+            history.push(keep(&self.door, &board, at, VISITORS).expect("an answer"));
+        }
+        let (done, master) = (AtomicBool::new(false), self.process.pid());
+        thread::scope(|scope| {
+            let visit = |number| Visit {
+                door: &self.door,
+                board: &board,
+                number,
+                random: Random::new(seed ^ u64::from(number + 1) << 48),
+                history: Vec::new(),
+            };
+            let visits: Vec<_> = (0..VISITORS).map(visit).map(|visit| scope.spawn(move || visit.work())).collect();
+            let done = &done;
+            let killer = scope.spawn(move || {
+                let mut random = Random::new(!seed);
+                for _ in 0..kills {
+                    // Not to wait for anything, but to hit them at work.
+                    thread::sleep(Duration::from_micros(random.below(8000)));
+                    let workers = children(master);
+                    if done.load(Ordering::Relaxed) || workers.is_empty() {
+                        break;
+                    }
+                    let running = workers.iter().copied().find(|pid| is_running(*pid));
+                    send(running.unwrap_or(workers[random.below(workers.len() as u64) as usize]), Signal::KILL);
+                }
+            });
+            history.extend(visits.into_iter().flat_map(|visit| visit.join().expect("a visitor failed")));
+            done.store(true, Ordering::Relaxed);
+            killer.join().expect("the killer failed");
+        });
+        let mut board = board.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for cookie in board.current.clone() {
+            let start = time();
+            let n = Visitor::with(&self.door, &cookie).get("/read").ok().number("Counter");
+            let (op, answer) = (Op::Load { id: board.name(&cookie) }, Answer::Value(n));
+            history.push(Event { process: VISITORS, start, end: time(), op, answer });
+        }
+        history
+    }
+}
+
+/// A new session takes this place on the board. Where no answer came there may be one, of which nobody knows the ID.
+fn keep(door: &Door, board: &Mutex<Board>, at: usize, process: u32) -> Option<Event> {
+    let mut visitor = Visitor::new(door);
+    let start = time();
+    visitor.ask("GET", "/keep", "").ok()?;
+    let end = time();
+    let cookie = visitor.cookie?;
+    let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
+    board.current[at].clone_from(&cookie);
+    let op = Op::Create { id: board.name(&cookie), value: 0 };
+    Some(Event { process, start, end, op, answer: Answer::Done })
+}
+
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R'))
+}
+
+struct Visit<'a> {
+    door: &'a Door,
+    board: &'a Mutex<Board>,
+    number: u32,
+    random: Random,
+    history: Vec<Event>,
+}
+
+impl Visit<'_> {
+    fn work(mut self) -> Vec<Event> {
+        let count = 10 + self.random.below(10);
+        for _ in 0..count {
+            self.operate();
+        }
+        self.history
+    }
+
+    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn operate(&mut self) {
+        let at = self.random.below(SESSIONS as u64) as usize;
+        let (cookie, id) = {
+            let mut board = self.board();
+            let cookie = board.current[at].clone();
+            let id = board.name(&cookie);
+            (cookie, id)
+        };
+        let mut visitor = Visitor::with(self.door, &cookie);
+        let by = if self.random.below(2) == 0 { "GET" } else { "POST" };
+        // Who logs in where the session is gone gets a new one, and cannot tell; so each session has one visitor who ends it.
+        match self.random.below(if at == self.number as usize { 36 } else { 24 }) {
+            0..16 => drop(self.ask(&mut visitor, by, "/counter", "", Op::Count { id }, |answer| {
+                let kept = answer.body.contains("Every request counts exactly once");
+                if kept { Answer::Value(answer.number("Counter")) } else { Answer::Gone }
+            })),
+            16..24 => {
+                let read = |answer: &visit::Answer| Answer::Value(answer.number("Counter"));
+                self.ask(&mut visitor, "GET", "/read", "", Op::Load { id }, read);
+            }
+            24..27 => {
+                self.ask(&mut visitor, by, "/logout", "", Op::Delete { id }, |_| Answer::Done);
+                self.history.extend(keep(self.door, self.board, at, self.number));
+            }
+            _ => self.log_in(&mut visitor, at, &cookie, id),
+        }
+    }
+
+    /// One request. One that nobody answered, or that was refused, may have been served or not: nothing of it happens
+    /// after its connection was closed, as its worker is gone.
+    fn ask(
+        &mut self,
+        visitor: &mut Visitor,
+        by: &str,
+        target: &str,
+        form: &str,
+        op: Op,
+        read: impl Fn(&visit::Answer) -> Answer,
+    ) -> Option<visit::Answer> {
+        let start = time();
+        let answer = visitor.ask(by, target, form).ok().filter(|answer| answer.status < 400);
+        let end = time();
+        let known = answer.as_ref().map_or(Answer::Unknown, read);
+        self.history.push(Event { process: self.number, start, end, op, answer: known });
+        answer
+    }
+
+    /// Logs in, which renews the ID; everybody is told the new one.
+    fn log_in(&mut self, visitor: &mut Visitor, at: usize, cookie: &str, id: Name) {
+        let Ok(form) = visitor.ask("GET", "/login", "") else { return };
+        let Some((_, token)) = form.body.split_once("name=\"form_token\" value=\"") else { return };
+        let token = token.split_once('"').expect("a quoted token").0;
+        // Until it is known it has a number of its own.
+        let new = self.board().name(&format!("after {cookie} by {}", self.history.len()));
+        let form = format!("name=ada&form_token={token}");
+        let answer = self.ask(visitor, "POST", "/login", &form, Op::Renew { id, new }, |_| Answer::Done);
+        match answer.and_then(|answer| answer.set_cookie) {
+            Some(cookie) => {
+                let mut board = self.board();
+                board.names.insert(cookie.clone(), new);
+                board.current[at] = cookie;
+            }
+            // Nobody knows its ID, if it has another.
+            None => self.history.extend(keep(self.door, self.board, at, self.number)),
+        }
+    }
+}
+
+#[test]
+fn histories_of_a_pool_whose_workers_are_killed_are_linearizable() {
+    let _turn = turn();
+    let began = Instant::now();
+    let seeds: Vec<u64> = crate::seeds(1000).collect();
+    // Much slower than without a pool, and far more happens in each.
+    let seeds = &seeds[..seeds.len().div_ceil(10)];
+    let (mut operations, mut unknown, mut renewals) = (0, 0, 0);
+    for seeds in seeds.chunks(HISTORIES_OF_A_POOL) {
+        let pool = Pool::start();
+        for &seed in seeds {
+            let history = pool.record(seed, KILLS / HISTORIES_OF_A_POOL);
+            if let Err(report) = check(&history) {
+                panic!("CLOAKROOM_HISTORY_SEED={seed}: {report}");
+            }
+            operations += history.len();
+            unknown += history.iter().filter(|event| event.answer == Answer::Unknown).count();
+            let renewed = |event: &&Event| matches!((event.op, event.answer), (Op::Renew { .. }, Answer::Done));
+            renewals += history.iter().filter(renewed).count();
+        }
+    }
+    println!(
+        "{} histories of a pool, {operations} requests, {unknown} of unknown outcome, {renewals} logins: all \
+         linearizable, in {:?}",
+        seeds.len(),
+        began.elapsed()
+    );
+}

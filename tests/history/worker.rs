@@ -101,7 +101,7 @@ impl Worker {
     }
 
     fn work(&mut self) {
-        let count = 8 + self.random.below(8);
+        let count = 10 + self.random.below(5);
         for _ in 0..count {
             // Neither all in step nor one after the other.
             match self.random.below(8) {
@@ -123,7 +123,14 @@ impl Worker {
             Kind::Long => [40, 5, 2, 10, 8, 30, 2, 1, 2],
         };
         let mut drawn = self.random.below(weights.iter().sum());
-        let what = weights.iter().position(|&weight| if drawn < weight { true } else { drawn -= weight; false });
+        let what = weights.iter().position(|&weight| {
+            if drawn < weight {
+                true
+            } else {
+                drawn -= weight;
+                false
+            }
+        });
         match what.expect("one of them") {
             0 => drop(self.load(&id)),
             1 => {
@@ -157,7 +164,7 @@ impl Worker {
         let value = self.number << 20 | self.operations << 4 | self.random.below(16);
         let sizes = match self.kind {
             Kind::Mixed | Kind::Restless => [40, 40, 1500, 3000, 20_000],
-            Kind::Long => [40, 500, 2000, 3000, 60_000],
+            Kind::Long => [40, 40, 500, 2000, 3000],
         };
         (value, Coat { n: value, size: sizes[self.random.below(5) as usize] })
     }
@@ -185,7 +192,7 @@ impl Worker {
         let id = Id::generate().expect("an ID");
         let (value, mut coat) = self.record();
         if matches!(self.kind, Kind::Long) {
-            coat.size = 400_000;
+            coat.size = 60_000;
         }
         let record = coat.record();
         self.begin("create", &[&text(&id), &value.to_string()]);
