@@ -224,21 +224,25 @@ fn a_check_says_what_would_work_and_leaves_no_trace() {
 #[test]
 fn a_check_does_not_disturb_who_is_listening() {
     let dir = TestDir::new();
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let [tcp, other] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let unix = UnixListener::bind(dir.join("s")).unwrap();
     let inode = std::fs::metadata(dir.join("s")).unwrap().ino();
     let (one, two) = (tcp.local_addr().unwrap().to_string(), format!("unix:{}", dir.join("s").display()));
-    let (status, text) = check(&dir, &["--http", &one, "--scgi", &two, "--status", &one]);
+    let three = other.local_addr().unwrap().to_string();
+    let (status, text) = check(&dir, &["--http", &one, "--scgi", &two, "--status", &three]);
     assert_eq!(status, Some(0), "{text}");
-    for name in [format!("listener http {one}"), format!("listener scgi {two}"), format!("status {one}")] {
+    for name in [format!("listener http {one}"), format!("listener scgi {two}"), format!("status {three}")] {
         let line = format!("ok: {name}: in use by another process, as it is while the pool runs\n");
         assert!(text.contains(&line), "no {line:?} in\n{text}");
     }
     assert_eq!(std::fs::metadata(dir.join("s")).unwrap().ino(), inode);
     // Nobody has connected.
     unix.set_nonblocking(true).unwrap();
-    tcp.set_nonblocking(true).unwrap();
-    assert!(unix.accept().is_err() && tcp.accept().is_err());
+    for tcp in [tcp, other] {
+        tcp.set_nonblocking(true).unwrap();
+        assert!(tcp.accept().is_err());
+    }
+    assert!(unix.accept().is_err());
 }
 
 #[test]
@@ -251,6 +255,8 @@ fn a_check_says_what_is_wrong_and_ends_with_2() {
     let unix = format!("unix:{file}");
     let nowhere = format!("unix:{file}/s");
     let missing = format!("unix:{}", dir.join("missing/s").display());
+    let same = format!("unix:{}", dir.join("same").display());
+    let same_said = format!("wrong: status {same}: another listener has this address");
     let (endless, log) = (format!("unix:/{}", "x".repeat(200)), format!("{file}/log"));
     for (arguments, said) in [
         (&["--scgi", &*unix][..], "the file is there and is no socket"),
@@ -259,6 +265,7 @@ fn a_check_says_what_is_wrong_and_ends_with_2() {
         (&["--scgi", &endless], "wrong: listener scgi unix:/xxx"),
         (&["--http", "192.0.2.1:80"], "wrong: listener http 192.0.2.1:80: Cannot assign"),
         (&["--status", "192.0.2.1:80"], "wrong: status 192.0.2.1:80: Cannot assign"),
+        (&["--http", &same, "--status", &same], &same_said),
         (&["--user", "nosuchuser"], "wrong: --user: there is no user \"nosuchuser\" on this system"),
         (&["--socket-group", "nosuchgroup"], "wrong: --socket-group: there is no group \"nosuchgroup\""),
         (&["--access-log", &log], "wrong: access log: open "),

@@ -5,7 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::client::{http, http_request, read, send};
-use support::process::{Proc, Signal, wait_until_sleeping, wait_until_stopped};
+use support::eventually;
+use support::process::{Proc, Signal, children, is_sleeping, wait_until_sleeping, wait_until_stopped};
 use support::visit::{Door, Visitor};
 
 /// A pool of one worker with an HTTP listener: itself, its address, its worker.
@@ -79,6 +80,51 @@ fn a_stopped_worker_costs_its_client_no_answer() {
     assert!(read(next).unwrap().starts_with("HTTP/1.1 200 "));
 }
 
+/// One that is stopped without a request at work has nobody's deadline; it does not keep what waits for it for ever.
+#[test]
+fn a_stopped_worker_without_a_request_is_replaced() {
+    let (proc, address, worker) = pool(&["--request-timeout", "0.6"]);
+    // One that goes on in time is left alone.
+    support::process::send(worker, Signal::STOP);
+    proc.line(&format!("cloakroom: worker=0 pid={worker} stopped signal=19"));
+    support::process::send(worker, Signal::CONT);
+    for _ in 0..3 {
+        assert!(http(&address, "/slow?ms=300").unwrap().starts_with("HTTP/1.1 200 "));
+    }
+    assert!(!proc.log().contains("killed"), "{}", proc.log());
+    // It has read half of a request; the other client waits in the queue.
+    let half = send(&address, b"GET /hello HTTP/1.1\r\n").unwrap();
+    eventually("the worker waits for the rest", || {
+        let call = std::fs::read_to_string(format!("/proc/{worker}/syscall")).unwrap_or_default();
+        call.split(' ').next() == Some(&libc::SYS_ppoll.to_string())
+    });
+    support::process::send(worker, Signal::STOP);
+    wait_until_stopped(worker);
+    let next = send(&address, &http_request("GET", "/hello")).unwrap();
+    let line = proc.line(" stopped for 0.");
+    assert!(line.starts_with(&format!("cloakroom: worker=0 pid={worker} ")) && line.ends_with("s, killed"), "{line}");
+    assert!(read(next).unwrap().starts_with("HTTP/1.1 200 "));
+    drop(half);
+}
+
+/// A stop and a reload have an end, also for a request that takes longer; its client hears of it.
+#[test]
+fn who_does_not_leave_in_time_costs_its_client_no_answer() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let (mut proc, address, worker) = pool(&["--graceful-timeout", "0.4"]);
+        let request = send(&address, &http_request("GET", "/slow?ms=60000&secret=7")).unwrap();
+        wait_until_sleeping(worker);
+        proc.signal(signal);
+        let line = proc.line(" did not leave in time ");
+        let start = format!("cloakroom: worker=0 pid={worker} did not leave in time method=GET path=/slow age=");
+        assert!(line.starts_with(&start) && line.ends_with(", killed"), "{line}");
+        assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
+        if signal == Signal::TERM {
+            assert_eq!(proc.end(), 0);
+        }
+    }
+}
+
 /// Where a request hangs on its session, the log says so.
 #[test]
 fn the_log_says_who_holds_a_lock_and_who_waits() {
@@ -89,14 +135,18 @@ fn the_log_says_who_holds_a_lock_and_who_waits() {
     let mut visitor = Visitor::new(&Door::Http(address.clone()));
     visitor.get("/keep");
     let cookie = visitor.cookie.clone().expect("a session");
-    let post = || {
-        let head = format!("POST /slow?ms=60000 HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n");
+    let post = |target: &str| {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n");
         send(&address, format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).unwrap()
     };
-    let requests = [post(), post()];
-    let lines = [proc.line(" timed out "), proc.line(" timed out ")];
-    assert!(lines.iter().any(|line| line.contains(" lock=holds(")), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains(" lock=waits(")), "{lines:?}");
+    // The holder has more time than who waits, or the lock might change hands before anybody looks.
+    let holder = post("/slow?ms=60000&extend=2000");
+    eventually("it holds the lock", || children(proc.pid()).into_iter().any(is_sleeping));
+    let requests = [holder, post("/slow?ms=60000")];
+    let line = proc.line(" timed out ");
+    assert!(line.contains(" lock=waits("), "{line}");
+    let line = proc.line(" timed out ");
+    assert!(line.contains(" lock=holds("), "{line}");
     for request in requests {
         assert!(read(request).unwrap().starts_with("HTTP/1.1 504 "));
     }

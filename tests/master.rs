@@ -194,8 +194,8 @@ fn the_master_rests_while_a_program_is_tried_out_that_has_nothing_to_say() {
     let dir = TestDir::new();
     let (mut proc, _) = pool_in(&dir, "1", &[]);
     let mark = dir.join("mark");
-    let closed: String = (3..64).map(|number| format!("exec {number}>&-\n")).collect();
-    install_script(&dir, &format!("#!/bin/bash\n{closed}touch {}\nexec sleep 1000\n", mark.display()));
+    let close = "for number in $(seq 3 63); do eval \"exec $number>&-\"; done";
+    install_script(&dir, &format!("#!/bin/bash\n{close}\ntouch {}\nexec sleep 1000\n", mark.display()));
     proc.signal(Signal::HUP);
     eventually("it is tried out", || mark.exists());
     assert_rests(&proc);
@@ -259,6 +259,39 @@ fn another_number_of_workers_is_in_force_after_a_reload() {
     proc.line("TTIN: workers=1..5");
     write("2");
     reload(2);
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+}
+
+/// The handlers of a worker that could not even install its own are those of its master, and would speak to that.
+#[test]
+fn what_is_sent_to_a_worker_that_cannot_start_does_not_stop_the_pool() {
+    use rustix::process::{Pid, Resource, prlimit};
+    let _turn = turn();
+    let (mut proc, address) = pool("2", &["--status", "127.0.0.1:0"]);
+    let master = Pid::from_raw(i32::try_from(proc.pid()).unwrap());
+    let mut few = rustix::process::getrlimit(Resource::Nofile);
+    few.current = Some(5);
+    let before = prlimit(master, Resource::Nofile, few).unwrap();
+    // Two workers and the reporter, of which one worker lives on.
+    let all = children(proc.pid());
+    let lives = all[1];
+    all.iter().filter(|pid| **pid != lives).for_each(|pid| support::process::send(*pid, Signal::KILL));
+    eventually("five could not start, nor the reporter", || {
+        // They do not live long enough for a look now and then.
+        for _ in 0..200 {
+            let others = children(proc.pid()).into_iter().filter(|pid| *pid != lives);
+            others.for_each(|pid| support::process::send(pid, Signal::TERM));
+        }
+        let log = proc.log();
+        let failed = log.matches(" cannot start: ").count() >= 5
+            && log.lines().any(|line| line.starts_with("cloakroom: reporter ") && line.contains("exited status=1"));
+        failed || log.contains("stopping")
+    });
+    assert!(!proc.log().contains("stopping"));
+    prlimit(master, Resource::Nofile, before).unwrap();
+    eventually("there are two again", || proc.log().matches(" ready").count() >= 4);
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
     proc.signal(Signal::TERM);
     assert_eq!(proc.end(), 0);
 }

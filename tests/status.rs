@@ -246,6 +246,16 @@ fn one_can_see_who_holds_a_session_and_who_waits_for_it() {
 }
 
 #[test]
+fn a_request_that_timed_out_is_counted_as_a_failure() {
+    let pool = Pool::new(1, &["--request-timeout", "0.2"]);
+    assert!(http(&pool.address, "/slow?ms=60000").unwrap().starts_with("HTTP/1.1 504 "));
+    assert!(http(&pool.address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    let samples = metrics(&pool.ask("/metrics"));
+    let requests = |class| samples[&format!("cloakroom_requests_total{{class=\"{class}\"}}")];
+    assert_eq!((requests("2xx"), requests("5xx")), (1.0, 1.0));
+}
+
+#[test]
 fn a_reload_keeps_the_counts_and_the_address() {
     let pool = Pool::new(1, &[]);
     for _ in 0..5 {

@@ -270,6 +270,23 @@ fn a_sweep_that_hangs_is_killed_and_others_know_that_it_is_there() {
     assert_eq!(pool.end(), 0);
 }
 
+/// It would keep the lock, and nobody would sweep any more.
+#[test]
+fn a_sweep_that_hangs_is_killed_after_a_reload_too() {
+    let sessions = Sessions::new();
+    sessions.add_alive(3000);
+    let (mut pool, _, workers) = sessions.pool(&["--sweep-every", "0.3"]);
+    let pid = stop_a_sweep(&sessions, &pool, &workers);
+    pool.signal(Signal::HUP);
+    pool.line(" reloaded");
+    pool.line(&format!("sweep pid={pid} not done after "));
+    sessions.add_over(3);
+    pool.line(" deleted=");
+    assert!(!pool.log().contains("skipped"), "{}", pool.log());
+    pool.signal(Signal::TERM);
+    assert_eq!(pool.end(), 0);
+}
+
 /// Neither of them leaves a sweep behind: it would keep the lock.
 #[test]
 fn a_stop_does_not_wait_for_a_sweep_that_hangs() {
@@ -324,8 +341,11 @@ fn sessions_in_use_are_never_deleted_under_load() {
             result.unwrap();
         }
         eventually("what is over goes", || sessions.count() == 4);
-        assert!(added > 10 && pool.log().contains(" deleted="), "{}", pool.log());
+        assert!(added > 10, "{}", pool.log());
     });
+    // The pool's own sweeps have the lowest priority, and on a busy machine the tool may have been first every time.
+    sessions.add_over(10);
+    pool.line(" deleted=");
     pool.signal(Signal::TERM);
     assert_eq!(pool.end(), 0);
 }

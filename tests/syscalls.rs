@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use support::process::{Proc, children, demo};
+use support::strace::Strace;
 use support::visit::{Door, Visitor};
 use support::{TestDir, eventually};
 
@@ -22,17 +23,6 @@ struct Traced {
     _strace: Strace,
     _pool: Proc,
     directory: TestDir,
-}
-
-/// With what it has to say: it would die of a pipe that nobody has open when the worker starts a thread.
-struct Strace(std::process::Child, Option<std::io::BufReader<std::process::ChildStderr>>);
-
-impl Drop for Strace {
-    fn drop(&mut self) {
-        // SIGTERM and not SIGKILL: it is to let go of the worker.
-        support::process::send(self.0.id(), support::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
 }
 
 impl Traced {
@@ -57,19 +47,8 @@ impl Traced {
         visitor.get("/counter").ok();
         drop(visitor);
         let trace = directory.join("trace");
-        let worker = children(pool.pid())[0].to_string();
-        let strace = Command::new("strace")
-            .args(["-f", "-y", "-o", trace.to_str().expect("text"), "-p", &worker])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strace");
-        let mut strace = Strace(strace, None);
-        // It says so when it is there.
-        let mut stderr = std::io::BufReader::new(strace.0.stderr.take().expect("piped"));
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut stderr, &mut line).expect("read from strace");
-        assert!(line.contains("attached"), "{line}");
-        strace.1 = Some(stderr);
+        let worker = children(pool.pid())[0];
+        let strace = Strace::attach(worker, &["-f", "-y"], &trace);
         Self { door, trace, _strace: strace, _pool: pool, directory }
     }
 
@@ -120,7 +99,13 @@ const REQUESTS: usize = 10;
 
 /// How often each call may come per request: all that `allowed` does not name may not come at all.
 fn assert_at_most(calls: &[Call], allowed: &[(&[&str], usize)]) {
-    for (name, count) in counts(calls) {
+    let counts = counts(calls);
+    // Where the worker was faster than the client: it has accepted the connection before the request was sent, which is
+    // the client's doing. That costs a look in vain and a wait, the one as often as the other.
+    let early = |name: &str| counts.get(name).copied().unwrap_or(0);
+    assert_eq!(early("recvfrom: nobody there"), early("ppoll"), "{calls:#?}");
+    let is_early = |name: &str| matches!(name, "recvfrom: nobody there" | "ppoll");
+    for (&name, &count) in counts.iter().filter(|(name, _)| !is_early(name)) {
         let group = allowed.iter().find(|(names, _)| names.contains(&name));
         let (_, most) = group.unwrap_or_else(|| panic!("{name} was called: {calls:#?}"));
         assert!(count <= most * REQUESTS, "{name} was called {count} times in {REQUESTS} requests: {calls:#?}");

@@ -57,7 +57,8 @@ pub fn sweep(
     budget: Option<Duration>,
 ) -> Result<Option<Swept>, AdminError> {
     let path = directory.as_ref();
-    std::fs::read_dir(path).map_err(|source| AdminError::NoDirectory { path: path.to_owned(), source })?;
+    // Opened like a file, as only that is tried again where a signal comes.
+    std::fs::File::open(path.join(".")).map_err(|source| AdminError::NoDirectory { path: path.to_owned(), source })?;
     let store = DirectoryStore::at(path);
     store.setup()?;
     Ok(store.sweep(idle, budget)?)

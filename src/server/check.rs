@@ -128,8 +128,13 @@ fn sockets(report: &mut Report, options: &Options, inherited: &[Listener], socke
     let own = if inherited.is_empty() { addresses(options) } else { Vec::new() };
     let own = own.into_iter().map(|(address, protocol)| (format!("listener {protocol} {address}"), address));
     let status = options.status.iter().map(|address| (format!("status {address}"), address.clone()));
+    let mut before = Vec::new();
     for (name, address) in own.chain(status) {
         let outcome = match &address {
+            // Each would do alone. With port 0 the system chooses another one for each.
+            address if before.contains(address) && !address.to_string().ends_with(":0") => {
+                Err("another listener has this address".to_owned())
+            }
             Address::Tcp(text) => try_tcp(text).map_err(|error| error.to_string()),
             Address::Unix(path) => try_unix(path, socket),
         };
@@ -137,6 +142,7 @@ fn sockets(report: &mut Report, options: &Options, inherited: &[Listener], socke
             Ok(note) => Ok(format!("{name}{note}")),
             Err(error) => Err(format!("{name}: {error}")),
         });
+        before.push(address);
     }
 }
 

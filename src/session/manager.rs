@@ -152,7 +152,7 @@ impl Session {
         if self.flush {
             // First the new record, as in a renewal: where it cannot be kept, the old session stays as it was.
             let change = commit_flushed(&manager, &view)?;
-            guard.delete()?;
+            delete_replaced(&manager, guard, change)?;
             // What replaces it was counted.
             if change == CookieChange::Revoke {
                 manager.note(Happening::Committed);
@@ -180,7 +180,7 @@ impl Session {
         if self.renew {
             // First the new record, then the old one's end: a crash between leaves the old session as it was.
             let change = create(manager, &record)?;
-            guard.delete()?;
+            delete_replaced(manager, guard, change)?;
             manager.note(Happening::Committed);
             return Ok(Commit::Done(change));
         }
@@ -284,6 +284,18 @@ fn create(manager: &SessionManager, record: &Record) -> Result<CookieChange, Ses
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Deletes a session that another one replaces. Where that fails the request does, so nobody is told of the other one:
+/// it must not stay, logged in as somebody perhaps.
+fn delete_replaced(manager: &SessionManager, guard: Box<dyn Guard>, by: CookieChange) -> Result<(), SessionError> {
+    guard.delete().map_err(|error| {
+        if let CookieChange::HandOut(id, _) = by {
+            // If not this either, it runs out by its timeouts.
+            let _ = manager.store.delete(&id);
+        }
+        error.into()
+    })
 }
 
 /// How long a session can live if it is not used again.

@@ -94,18 +94,29 @@ pub(crate) enum Death {
     Killed(i32),
 }
 
-/// Takes the next child that has ended, if there is one; does not wait.
-pub(crate) fn reap() -> Option<(Pid, Death)> {
+/// What has become of a child process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It has ended.
+    Ended(Death),
+    /// It was stopped by this signal, and lives.
+    Stopped(i32),
+    /// It goes on.
+    Continued,
+}
+
+/// Takes the next child that has ended, was stopped or goes on, if there is one; does not wait.
+pub(crate) fn reap() -> Option<(Pid, Change)> {
     loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
             Ok(Some((pid, status))) => {
                 if let Some(code) = status.exit_status() {
-                    return Some((pid, Death::Exited(code)));
+                    return Some((pid, Change::Ended(Death::Exited(code))));
                 }
                 if let Some(signal) = status.terminating_signal() {
-                    return Some((pid, Death::Killed(signal)));
+                    return Some((pid, Change::Ended(Death::Killed(signal))));
                 }
-                // Stopped or continued: not asked for, and no death.
+                return Some((pid, status.stopping_signal().map_or(Change::Continued, Change::Stopped)));
             }
             Err(rustix::io::Errno::INTR) => {}
             // Nobody has ended, or (ECHILD) there are no children.

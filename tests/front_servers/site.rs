@@ -186,6 +186,17 @@ pub(crate) fn start_server(
     };
     let server = Process::start(command, place.path("server.log"));
     server.wait_for("the server listens", |_| TcpStream::connect(setting.address).ok());
+    if front == Front::ApacheCgi {
+        // Apache's daemon for scripts makes its socket meanwhile, and then gives it to the user that asks for them.
+        let owner = setting.user.as_ref().map(|user| user.id);
+        let is_given = |file: &fs::DirEntry| {
+            let named = file.file_name().to_string_lossy().starts_with("cgid.sock");
+            named && file.metadata().is_ok_and(|file| owner.is_none_or(|owner| file.uid() == owner))
+        };
+        server.wait_for("the daemon for scripts listens", |_| {
+            fs::read_dir(place.directory()).ok()?.flatten().find(is_given).map(drop)
+        });
+    }
     (setting.address, server)
 }
 

@@ -13,7 +13,6 @@ mod check;
 #[path = "../multiprocess/coat.rs"]
 #[allow(dead_code)] // Those of the stress tests.
 mod coat;
-mod order;
 mod pool;
 mod random;
 mod store;

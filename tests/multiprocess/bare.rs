@@ -1,7 +1,8 @@
 //! The directory store by itself, used by processes that share nothing but the directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,8 +17,11 @@ const PROCESSES: u64 = 8;
 const EACH: u64 = 10_000;
 
 fn store() -> (DirectoryStore, tempfile::TempDir) {
-    let directory = tempfile::Builder::new().prefix("cloakroom-bare-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let directory = directory.expect("a directory");
+    let directory = tempfile::Builder::new()
+        .prefix("cloakroom-bare-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .expect("a directory");
     (DirectoryStore::at(directory.path()), directory)
 }
 

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod process;
+pub mod strace;
 pub mod visit;
 pub mod visitor;
 

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::PATIENCE;
 use super::process::demo;
@@ -128,8 +128,20 @@ impl Visitor {
 
     /// Starts the CGI script of one request, which has got its message-body already.
     pub fn start_script(&self, method: &str, target: &str, form: &str) -> io::Result<Script> {
+        let mut child = self
+            .script(demo(), method, target, form)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        // A form is far smaller than a pipe.
+        child.stdin.take().expect("piped").write_all(form.as_bytes())?;
+        Ok(Script(child))
+    }
+
+    /// `command` with the environment of a CGI script that serves this request.
+    pub fn script(&self, mut command: Command, method: &str, target: &str, form: &str) -> Command {
         let Door::Cgi(sessions) = &self.door else { panic!("no CGI script") };
-        let mut command = demo();
         command.env_clear().env("CLOAKROOM_SESSIONS", sessions).env("GATEWAY_INTERFACE", "CGI/1.1");
         for (name, value) in meta(method, target, form) {
             command.env(name, value);
@@ -137,10 +149,7 @@ impl Visitor {
         if let Some(cookie) = &self.cookie {
             command.env("HTTP_COOKIE", cookie);
         }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-        // A form is far smaller than a pipe.
-        child.stdin.take().expect("piped").write_all(form.as_bytes())?;
-        Ok(Script(child))
+        command
     }
 }
 
@@ -257,7 +266,7 @@ fn read_http(stream: &mut BufReader<TcpStream>) -> io::Result<(Answer, bool)> {
 }
 
 /// A response that ends with the connection; it counts as whole only if its Content-Length says so.
-fn read_cgi(stream: impl io::Read) -> io::Result<Answer> {
+pub fn read_cgi(stream: impl io::Read) -> io::Result<Answer> {
     let mut stream = BufReader::new(stream);
     let head = read_head(&mut stream)?;
     let mut body = Vec::new();

@@ -5,6 +5,7 @@ use std::fmt;
 use rustix::process::Pid;
 
 use super::scoreboard::{Event, Scoreboard, Slot, Work};
+use crate::sys::log::log;
 use crate::sys::process;
 use crate::sys::signal::Signal;
 
@@ -20,6 +21,8 @@ pub(super) struct Member {
     pub(super) leaving: Option<u64>,
     /// Why it was told to, for who counts such things.
     pub(super) reason: Option<Event>,
+    /// Since when it is stopped (`SIGSTOP`).
+    pub(super) stopped: Option<u64>,
     /// It was told to give up a request.
     pub(super) condemned: Option<Condemned>,
     /// It was sent SIGKILL.
@@ -47,6 +50,7 @@ impl Member {
             ready: false,
             leaving: None,
             reason: None,
+            stopped: None,
             condemned: None,
             killed: false,
             foreign: false,
@@ -107,6 +111,21 @@ impl Crew {
     pub(super) fn remove(&mut self, pid: Pid) -> Option<Member> {
         let at = self.0.iter().position(|member| member.pid == pid)?;
         Some(self.0.remove(at))
+    }
+
+    /// Notes that somebody has stopped a worker, and says so: it keeps what it has, and does nothing.
+    pub(super) fn stopped(&mut self, pid: Pid, signal: i32, time: u64) {
+        if let Some(member) = self.iter_mut().find(|member| member.pid == pid && !member.killed) {
+            member.stopped = Some(time);
+            log!("{member} stopped signal={signal}");
+        }
+    }
+
+    /// Notes that a worker goes on.
+    pub(super) fn continued(&mut self, pid: Pid) {
+        if let Some(member) = self.iter_mut().find(|member| member.pid == pid) {
+            member.stopped = None;
+        }
     }
 
     /// The lowest number that no worker has.

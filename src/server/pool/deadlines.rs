@@ -53,9 +53,7 @@ impl Deadlines {
         let mut wake = u64::MAX;
         if let Some(until) = member.leaving {
             if time >= until {
-                log!("{member} did not leave in time, killed");
-                member.reason = Some(Event::Overdue);
-                member.kill();
+                cut_off(member, board, time);
                 return wake;
             }
             wake = until;
@@ -85,6 +83,17 @@ impl Deadlines {
         // that is at work now and was given more time.
         let work = slot.work();
         let begun = work.map_or(time, |work| work.started.saturating_add(work.extension));
+        // One that is stopped, by no fault of a request: others would wait for what it has accepted.
+        if let (Some(since), None, Some(hard)) = (member.stopped, work, self.hard) {
+            let until = since.saturating_add(hard).max(self.spare_until);
+            if time >= until {
+                log!("{member} stopped for {:.1}s, killed", seconds(time.saturating_sub(since)));
+                member.reason = Some(Event::Overdue);
+                member.kill();
+                return wake;
+            }
+            wake = wake.min(until);
+        }
         if let Some(soft) = self.soft
             && work.is_none_or(|work| slot.told() != work.number)
         {
@@ -136,6 +145,23 @@ fn give_up(member: &mut Member, slot: Slot, work: Work, time: u64) {
             process::kill(member.pid, Signal::USR2);
             member.condemned = Some(Condemned { work, at: time, what });
         }
+    }
+}
+
+/// A worker that was told to leave long enough ago dies; the client of a request that is still at work is answered.
+fn cut_off(member: &mut Member, board: Scoreboard, time: u64) {
+    let request = member.slot(board).and_then(|slot| {
+        let work = slot.work()?;
+        let what = describe(member.pid, slot, work, time);
+        Some((what, slot.deadline().take_over(work.number, member.pid).ok()??))
+    });
+    member.reason = Some(Event::Overdue);
+    member.kill();
+    if let Some((what, client)) = request {
+        client.answer();
+        log!("{member} did not leave in time {what}, killed");
+    } else {
+        log!("{member} did not leave in time, killed");
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Handoff {
     pub(super) again: bool,
     /// When the next sweep is due.
     pub(super) sweep: Option<u64>,
+    /// The one that is going on, see [`Sweeper::child`](super::sweeper::Sweeper::child).
+    pub(super) sweeping: Option<(i32, u64)>,
     pub(super) crew: Vec<Hand>,
 }
 

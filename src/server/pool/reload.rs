@@ -128,6 +128,8 @@ impl Candidate {
         let master = process::id();
         let blocked = Blocked::all();
         let child = || {
+            // The master's handlers would write to the master's pipe.
+            signal::all_default();
             let keep = listeners.iter().copied().chain([its.as_fd(), written.as_fd()]);
             if let Some(error) = keep.map(|fd| descriptor::keep(fd, true)).find_map(Result::err) {
                 log!("cannot hand descriptors on: {error}");
@@ -136,8 +138,6 @@ impl Candidate {
             if !process::signal_when_parent_dies(master, Signal::KILL) {
                 return 111;
             }
-            // The master's handlers would write to the master's pipe.
-            signal::all_default();
             drop(blocked);
             let error = program.execute(&[(VARIABLE, number.into())]);
             let _ = rustix::io::write(&its, format!("execute {}: {error}", program.path.display()).as_bytes());

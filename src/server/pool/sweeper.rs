@@ -75,6 +75,17 @@ impl Sweeper {
         self.next
     }
 
+    /// The sweep that is going on, for the program that comes after this one: its process and when it was started.
+    pub(super) fn child(&self) -> Option<(i32, u64)> {
+        self.child.as_ref().map(|child| (child.pid.as_raw_nonzero().get(), child.started))
+    }
+
+    /// Goes on with the one that was [going on](Self::child) in the program that this process was before.
+    pub(super) fn resume(&mut self, child: (i32, u64)) {
+        let (pid, started) = child;
+        self.child = Pid::from_raw(pid).map(|pid| Child { pid, started, killed: false });
+    }
+
     /// When to [`attend`](Self::attend) again.
     pub(super) fn wake(&self) -> u64 {
         let Some(every) = self.every.filter(|_| !self.stopping) else { return u64::MAX };

@@ -63,6 +63,8 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         Ok(None) => return 0,
         Err(error) => {
             refuse(setting, slot, &error);
+            // The handlers may still be the master's, and write to its pipe: what is held back stays so to the end.
+            std::mem::forget(blocked);
             return EXIT_BOOT;
         }
     };

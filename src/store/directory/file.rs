@@ -6,15 +6,15 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, OFlags, Timespec};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, OFlags, Stat, Timespec};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::Durability;
 use super::place::{Place, check_file, io_error};
 use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now, over_from};
+use crate::sys::lock;
 use crate::sys::log::log;
-use crate::sys::{lock, signal};
 
 /// What a file held when it was looked at.
 pub(super) enum Found {
@@ -125,7 +125,9 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
 
 /// Whether the name of a session is there; not, once damage was set aside.
 pub(super) fn is_named(place: &Place, id: &Id) -> bool {
-    rustix::fs::statat(&place.descriptor, &*id.to_text(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    // Where that cannot be told it may be there.
+    !matches!(retry_on_intr(|| rustix::fs::statat(&place.descriptor, &*id.to_text(), nofollow)), Err(Errno::NOENT))
 }
 
 enum Judged {
@@ -148,8 +150,7 @@ fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
 }
 
 fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Result<Image<'a>, StoreError> {
-    let stat =
-        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))?;
+    let stat = stat(place, id, file)?;
     check_file(place, id, &stat)?;
     // No file of ours is larger, and none that is larger is read.
     let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
@@ -164,11 +165,22 @@ fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Re
             Err(error) => return Err(io_error("read session file", &place.file_path(id), error)),
         }
     }
-    Ok(Image { bytes: &bytes[..filled], links: stat.st_nlink as u64, modified: modification_time(&stat) })
+    Ok(Image { bytes: &bytes[..filled], links: links(&stat), modified: modification_time(&stat) })
+}
+
+pub(super) fn stat(place: &Place, id: &Id, file: &File) -> Result<Stat, StoreError> {
+    retry_on_intr(|| rustix::fs::fstat(file))
+        .map_err(|error| io_error("inspect session file", &place.file_path(id), error))
+}
+
+/// How many names a file has. The type of the field is not the same on all architectures.
+#[allow(clippy::useless_conversion)]
+fn links(stat: &Stat) -> u64 {
+    stat.st_nlink.into()
 }
 
 /// The modification time, which is the time of last access of the session.
-pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
+pub(super) fn modification_time(stat: &Stat) -> Millis {
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
@@ -177,7 +189,7 @@ pub(super) fn modification_time(stat: &rustix::fs::Stat) -> Millis {
 fn set_aside(place: &Place, id: &Id) -> Result<Found, StoreError> {
     let name = id.to_text();
     let aside = format!("damaged-{}-{}", &*name, now());
-    match rustix::fs::renameat(&place.descriptor, &*name, &place.descriptor, &*aside) {
+    match retry_on_intr(|| rustix::fs::renameat(&place.descriptor, &*name, &place.descriptor, &*aside)) {
         Ok(()) => log!(
             "session file damaged, set aside as {}",
             place.path.join(format!("damaged-{}…-{}", &name[..6], &aside[41..])).display()
@@ -285,19 +297,14 @@ impl Locked {
                 // A file system without reservations: zeros take the space as well.
                 write(place, id, &file, &vec![0; 2 * capacity], 0)?;
             }
-            rustix::fs::ftruncate(&file, 2 * capacity as u64)
-                .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+            extend(place, id, &file, 2 * capacity)?;
             write(place, id, &file, &bytes, 0)?;
             if durability == Durability::Power {
                 sync(place, id, &file)?;
                 place.sync()?;
             }
             // Whoever was stopped for a minute on the way here may have lost the file to a sweep.
-            match rustix::fs::fstat(&file) {
-                Ok(stat) if stat.st_nlink > 0 => Ok(Version(1)),
-                Ok(_) => Err(StoreError::Locked),
-                Err(error) => Err(io_error("inspect session file", &place.file_path(id), error)),
-            }
+            if stat(place, id, &file)?.st_nlink > 0 { Ok(Version(1)) } else { Err(StoreError::Locked) }
         })();
         if written.is_err() {
             // Nobody was told of it; if it cannot be removed either, the sweep will.
@@ -344,8 +351,6 @@ impl Locked {
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
     fn grow(&self, at: At, capacity: usize) -> Result<At, StoreError> {
         let Self { place, id, file, .. } = self;
-        // A file that may not become so large is to be an error, not the end of the process.
-        signal::ignore_file_size();
         // First the space, beyond the end and so not seen by anybody: where the disk is full, nothing has changed. Where
         // space cannot be reserved, a later save may find the disk full, and then leaves the old record as it is.
         allocate(place, id, file, 2 * at.capacity, 2 * capacity - 2 * at.capacity)?;
@@ -362,8 +367,7 @@ impl Locked {
                 sync(place, id, file)?;
             }
         }
-        rustix::fs::ftruncate(file, 2 * capacity as u64)
-            .map_err(|error| io_error("extend session file", &place.file_path(id), error))?;
+        extend(place, id, file, 2 * capacity)?;
         // At either durability: a power cut must not bring the old length back once A has become wide.
         sync(place, id, file)?;
         Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, ..at })
@@ -385,12 +389,21 @@ impl Locked {
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
         self.settle()?;
-        write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64)?;
+        let put = || write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64);
+        put()?;
         // At either durability: a power cut may bring the name back, but never the session.
-        sync(&self.place, &self.id, &self.file)?;
-        self.place.unlink(&self.id)?;
-        if self.durability == Durability::Power {
-            self.place.sync()?;
+        if sync(&self.place, &self.id, &self.file).is_err() {
+            // From here on the session is gone for everybody, and whoever deletes it is to be able to rely on that. What a
+            // failed sync did not write may pass for written ever after, unless it is written anew.
+            put()?;
+            sync(&self.place, &self.id, &self.file)?;
+        }
+        // The session is deleted. A name that cannot be removed is left to the sweep.
+        let removed = self.place.unlink(&self.id);
+        let removed =
+            removed.and_then(|()| if self.durability == Durability::Power { self.place.sync() } else { Ok(()) });
+        if let Err(error) = removed {
+            log!("session deleted, but not its file: {}", crate::error::Error::from(error));
         }
         Ok(existed)
     }
@@ -410,17 +423,18 @@ impl Guard for Locked {
     }
 }
 
-/// Sets the time of last access without a lock. A file that is gone stays gone.
+/// Sets the time of last access without a lock. A file that is gone stays gone, and one that is not ours is left alone.
 pub(super) fn touch(place: &Place, id: &Id) -> Result<bool, StoreError> {
+    let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(false) };
+    let stat = stat(place, id, &file)?;
+    check_file(place, id, &stat)?;
     let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     let times = rustix::fs::Timestamps {
         last_access: at(rustix::fs::UTIME_OMIT),
         last_modification: at(rustix::fs::UTIME_NOW),
     };
-    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::utimensat(&place.descriptor, &*id.to_text(), &times, nofollow) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
+    match retry_on_intr(|| rustix::fs::futimens(&file, &times)) {
+        Ok(()) => Ok(stat.st_nlink > 0),
         Err(error) => Err(io_error("touch session file", &place.file_path(id), error)),
     }
 }
@@ -441,14 +455,16 @@ fn header(record: &Record, sequence: u64, mark: u64) -> Header {
 /// Reserves space without changing what the file shows, so that no later save can find the disk full. `false`: this
 /// file system cannot do that.
 fn allocate(place: &Place, id: &Id, file: &File, from: usize, length: usize) -> Result<bool, StoreError> {
-    loop {
-        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from as u64, length as u64) {
-            Ok(()) => return Ok(true),
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
-            Err(error) => return Err(io_error("allocate session file", &place.file_path(id), error)),
-        }
+    match retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from as u64, length as u64)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(io_error("allocate session file", &place.file_path(id), error)),
     }
+}
+
+fn extend(place: &Place, id: &Id, file: &File, length: usize) -> Result<(), StoreError> {
+    retry_on_intr(|| rustix::fs::ftruncate(file, length as u64))
+        .map_err(|error| io_error("extend session file", &place.file_path(id), error))
 }
 
 fn write(place: &Place, id: &Id, file: &File, bytes: &[u8], at: u64) -> Result<(), StoreError> {
@@ -460,7 +476,8 @@ fn write(place: &Place, id: &Id, file: &File, bytes: &[u8], at: u64) -> Result<(
 }
 
 fn sync(place: &Place, id: &Id, file: &File) -> Result<(), StoreError> {
-    rustix::fs::fdatasync(file).map_err(|error| io_error("sync session file", &place.file_path(id), error))
+    retry_on_intr(|| rustix::fs::fdatasync(file))
+        .map_err(|error| io_error("sync session file", &place.file_path(id), error))
 }
 
 fn too_large(size: usize) -> StoreError {

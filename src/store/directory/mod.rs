@@ -36,8 +36,9 @@ pub enum Durability {
 /// process that is killed, or a disk that is full, costs no session. Locks are flock(2) on the session's own file: the
 /// kernel frees them when their holder dies.
 ///
-/// The directory must belong to the user that the process runs as, and nobody else may write to it. It is created (not
-/// its parents) with mode 0700 where it is missing. NFS, CIFS and FUSE are refused, as their locks are not reliable.
+/// The directory must belong to the user that the process runs as, and nobody else may write to it or list it, as the
+/// names in it are the session IDs. It is created (not its parents) with mode 0700 where it is missing. NFS, CIFS and FUSE
+/// are refused, as their locks are not reliable.
 #[derive(Clone)]
 pub struct DirectoryStore {
     path: PathBuf,

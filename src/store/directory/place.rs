@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::session::{Id, StoreError};
+use crate::sys::signal;
 
 /// The open directory. Everything in it is named relative to its descriptor.
 pub(super) struct Place {
@@ -20,23 +21,33 @@ pub(super) struct Place {
 impl Place {
     /// Opens the directory, creating it (not its parents) if it is missing, and checks that it is ours alone.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        // A file that may not become so large is to be an error, not the end of the process.
+        signal::ignore_file_size();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(path, flags, Mode::empty());
-        let descriptor = match open() {
+        let open = |more| retry_on_intr(|| rustix::fs::open(path, flags | more, Mode::empty()));
+        let owner = rustix::process::geteuid().as_raw();
+        let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
+        let descriptor = match open(OFlags::NOFOLLOW) {
             Err(Errno::NOENT) => {
-                match rustix::fs::mkdir(path, Mode::RWXU) {
+                match retry_on_intr(|| rustix::fs::mkdir(path, Mode::RWXU)) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(io_error("create session directory", path, error)),
                 }
-                open()
+                open(OFlags::NOFOLLOW)
             }
+            // A link is followed where we or root made it. Whoever else may write beside the directory could lead us to
+            // any other one of ours.
+            Err(Errno::LOOP | Errno::NOTDIR) => match link_owner(path) {
+                Some(theirs) if theirs != owner && theirs != 0 => {
+                    return Err(unsuitable(format!("it is a link that user {theirs} has made")));
+                }
+                _ => open(OFlags::empty()),
+            },
             result => result,
         }
         .map_err(|error| io_error("open session directory", path, error))?;
-        let stat =
-            rustix::fs::fstat(&descriptor).map_err(|error| io_error("inspect session directory", path, error))?;
-        let owner = rustix::process::geteuid().as_raw();
-        let unsuitable = |reason| StoreError::Unsuitable { path: path.to_owned(), reason };
+        let stat = retry_on_intr(|| rustix::fs::fstat(&descriptor))
+            .map_err(|error| io_error("inspect session directory", path, error))?;
         if stat.st_uid != owner {
             let theirs = stat.st_uid;
             return Err(unsuitable(format!(
@@ -47,12 +58,17 @@ impl Place {
             let mode = stat.st_mode & 0o7777;
             return Err(unsuitable(format!("others may write to it (mode {mode:04o}); chmod 700 it")));
         }
+        if stat.st_mode & 0o044 != 0 {
+            // The names in it are the session IDs, and whoever has an ID has the session.
+            let mode = stat.st_mode & 0o7777;
+            return Err(unsuitable(format!("others may list the session IDs in it (mode {mode:04o}); chmod 700 it")));
+        }
         Ok(Self { path: path.to_owned(), descriptor, owner })
     }
 
     /// Refuses file systems whose locks do not do what the store relies on (flock(2), NFS and CIFS details).
     pub(super) fn check_file_system(&self) -> Result<(), StoreError> {
-        let kind = rustix::fs::fstatfs(&self.descriptor)
+        let kind = retry_on_intr(|| rustix::fs::fstatfs(&self.descriptor))
             .map_err(|error| io_error("inspect file system of", &self.path, error))?
             .f_type;
         match unreliable_file_system(kind.cast_unsigned() & 0xffff_ffff) {
@@ -70,7 +86,7 @@ impl Place {
     pub(super) fn open_file(&self, id: &Id, access: OFlags) -> Result<Option<File>, StoreError> {
         // NOFOLLOW against planted links, NONBLOCK against planted FIFOs.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty())) {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::LOOP | Errno::ISDIR | Errno::NXIO)) => {
@@ -83,7 +99,8 @@ impl Place {
     /// Creates the file of a session, which must not exist.
     pub(super) fn create_file(&self, id: &Id) -> Result<File, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR) {
+        let open = || rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR);
+        match retry_on_intr(open) {
             Ok(descriptor) => Ok(File::from(descriptor)),
             Err(Errno::EXIST) => Err(StoreError::Exists),
             Err(error) => Err(io_error("create session file", &self.file_path(id), error)),
@@ -91,7 +108,7 @@ impl Place {
     }
 
     pub(super) fn unlink(&self, id: &Id) -> Result<(), StoreError> {
-        match rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty()) {
+        match retry_on_intr(|| rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty())) {
             // Somebody else was first; what counts is that it is gone.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io_error("delete session file", &self.file_path(id), error)),
@@ -100,7 +117,8 @@ impl Place {
 
     /// Makes creations and deletions in the directory survive a power cut.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.descriptor).map_err(|error| io_error("sync session directory", &self.path, error))
+        retry_on_intr(|| rustix::fs::fsync(&self.descriptor))
+            .map_err(|error| io_error("sync session directory", &self.path, error))
     }
 
     /// The path of a session's file for messages: without most of its ID, which is a secret.
@@ -109,22 +127,30 @@ impl Place {
     }
 }
 
+/// Whose link this is, if it is one.
+fn link_owner(path: &Path) -> Option<u32> {
+    let stat = rustix::fs::lstat(path).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::Symlink).then_some(stat.st_uid)
+}
+
 /// Tells whether a file is one that this system made.
-pub(super) fn check_file(place: &Place, id: &Id, stat: &rustix::fs::Stat) -> Result<(), StoreError> {
-    let untrusted = |reason| Err(StoreError::Untrusted { path: place.file_path(id), reason });
+pub(super) fn check_file(place: &Place, id: &Id, stat: &Stat) -> Result<(), StoreError> {
+    distrust(place, stat).map_or(Ok(()), |reason| Err(StoreError::Untrusted { path: place.file_path(id), reason }))
+}
+
+/// Why a file cannot be one that this system made.
+pub(super) fn distrust(place: &Place, stat: &Stat) -> Option<String> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return untrusted("not a regular file".into());
+        Some("not a regular file".into())
+    } else if stat.st_uid != place.owner {
+        Some(format!("it belongs to user {}, not to user {}", stat.st_uid, place.owner))
+    } else if stat.st_mode & 0o077 != 0 {
+        Some(format!("others have access (mode {:04o})", stat.st_mode & 0o7777))
+    } else if stat.st_nlink > 1 {
+        Some("it has a second name (hard link)".into())
+    } else {
+        None
     }
-    if stat.st_uid != place.owner {
-        return untrusted(format!("it belongs to user {}, not to user {}", stat.st_uid, place.owner));
-    }
-    if stat.st_mode & 0o077 != 0 {
-        return untrusted(format!("others have access (mode {:04o})", stat.st_mode & 0o7777));
-    }
-    if stat.st_nlink > 1 {
-        return untrusted("it has a second name (hard link)".into());
-    }
-    Ok(())
 }
 
 pub(super) fn io_error(verb: &'static str, path: &Path, error: Errno) -> StoreError {

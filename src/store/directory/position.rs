@@ -7,12 +7,11 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 
-use super::place::{Place, io_error};
+use super::place::{Place, distrust, io_error};
 use crate::session::StoreError;
 use crate::sys::log::log;
 
@@ -23,13 +22,13 @@ const LONGEST: usize = 20;
 /// Where to go on, if that is known.
 pub(super) fn read(place: &Place) -> Option<i64> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::openat(&place.descriptor, NAME, flags, Mode::empty()).ok()?);
-    let stat = rustix::fs::fstat(&file).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    let file = File::from(retry_on_intr(|| rustix::fs::openat(&place.descriptor, NAME, flags, Mode::empty())).ok()?);
+    let stat = retry_on_intr(|| rustix::fs::fstat(&file)).ok()?;
+    if distrust(place, &stat).is_some() {
         return None;
     }
     let mut text = [0; LONGEST + 1];
-    let length = file.read_at(&mut text, 0).ok()?;
+    let length = retry_on_intr(|| rustix::io::pread(&file, &mut text, 0)).ok()?;
     parse(&text[..length])
 }
 
@@ -45,7 +44,7 @@ pub(super) fn write(place: &Place, position: i64) {
         remove(place)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let error = |source| StoreError::Io { verb: "keep position of the sweep in", path: place.path.clone(), source };
-        let file = rustix::fs::openat(&place.descriptor, NAME, flags, Mode::RUSR | Mode::WUSR);
+        let file = retry_on_intr(|| rustix::fs::openat(&place.descriptor, NAME, flags, Mode::RUSR | Mode::WUSR));
         let mut file = File::from(file.map_err(|errno| error(errno.into()))?);
         file.write_all(format!("{position}\n").as_bytes()).map_err(error)
     };
@@ -62,10 +61,11 @@ pub(super) fn forget(place: &Place) {
 }
 
 fn remove(place: &Place) -> Result<(), StoreError> {
-    let removed = match rustix::fs::unlinkat(&place.descriptor, NAME, AtFlags::empty()) {
+    let unlink = |flags| retry_on_intr(|| rustix::fs::unlinkat(&place.descriptor, NAME, flags));
+    let removed = match unlink(AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // Nothing of ours; an empty one is no loss.
-        Err(Errno::ISDIR) => rustix::fs::unlinkat(&place.descriptor, NAME, AtFlags::REMOVEDIR),
+        Err(Errno::ISDIR) => unlink(AtFlags::REMOVEDIR),
         Err(error) => Err(error),
     };
     removed.map_err(|error| io_error("delete position of the sweep in", &place.path, error))

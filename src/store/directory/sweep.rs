@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::file::{self, Found, modification_time};
 use super::place::{Place, check_file, io_error};
@@ -28,7 +28,7 @@ pub(super) fn whole(place: &Place, age: Option<Duration>) -> Result<Swept, Store
     let mut names = Names::open(place)?;
     let mut swept = Swept::default();
     while let Some(entry) = names.next()? {
-        sweep_name(place, &entry.name, age, &mut swept)?;
+        sweep_name(place, &entry.name, age, &mut swept);
     }
     swept.complete = true;
     Ok(swept)
@@ -53,7 +53,7 @@ pub(super) fn alone(
         names.go_to(position)?;
     }
     while let Some(entry) = names.next()? {
-        sweep_name(place, &entry.name, age, &mut swept)?;
+        sweep_name(place, &entry.name, age, &mut swept);
         if budget.is_some_and(|budget| start.elapsed() >= budget) {
             position::write(place, entry.next);
             return Ok(Some(swept));
@@ -64,7 +64,7 @@ pub(super) fn alone(
     Ok(Some(swept))
 }
 
-fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swept) -> Result<(), StoreError> {
+fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swept) {
     let Some(id) = name.to_str().ok().and_then(Id::parse) else { return remove_old_damage(place, name) };
     let outcome = sweep_one(place, &id, age).unwrap_or_else(|error| {
         // One file that is not ours must not keep all the others.
@@ -76,7 +76,6 @@ fn sweep_name(place: &Place, name: &CStr, age: Option<Duration>, swept: &mut Swe
         Outcome::Kept => swept.remaining += 1,
         Outcome::Vanished => {}
     }
-    Ok(())
 }
 
 enum Outcome {
@@ -93,7 +92,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
     let since = |time: Millis| Duration::from_millis(now().saturating_sub(time));
     // Most files are told by their time alone, without being opened.
     let due = |modified: Millis| since(modified) >= age.unwrap_or(Duration::ZERO);
-    match rustix::fs::statat(&place.descriptor, &*id.to_text(), AtFlags::SYMLINK_NOFOLLOW) {
+    match stat_name(place, &*id.to_text()) {
         Err(Errno::NOENT) => return Ok(Outcome::Vanished),
         Err(error) => return Err(io_error("inspect session file", &place.file_path(id), error)),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Ok(Outcome::Kept),
@@ -101,9 +100,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
         Ok(_) => {}
     }
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(Outcome::Vanished) };
-    let stat = |file: &File| {
-        rustix::fs::fstat(file).map_err(|error| io_error("inspect session file", &place.file_path(id), error))
-    };
+    let stat = |file: &File| file::stat(place, id, file);
     // The others are told by what they say of themselves, without their lock: a sweep runs with the lowest priority
     // that there is, and whoever waited for a lock that it holds would wait with that priority.
     let first = stat(&file)?;
@@ -177,18 +174,28 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
     Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive })
 }
 
-fn remove_old_damage(place: &Place, name: &CStr) -> Result<(), StoreError> {
+fn stat_name(place: &Place, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<Stat> {
+    retry_on_intr(|| rustix::fs::statat(&place.descriptor, name, AtFlags::SYMLINK_NOFOLLOW))
+}
+
+/// What was set aside is kept for a week. Nothing else is removed by that name, and nothing keeps the sweep from the rest.
+fn remove_old_damage(place: &Place, name: &CStr) {
     if !name.to_bytes().starts_with(b"damaged-") {
-        return Ok(());
+        return;
     }
-    match rustix::fs::statat(&place.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if now().saturating_sub(modification_time(&stat)) >= DAMAGED.as_millis() as Millis => {
-            match rustix::fs::unlinkat(&place.descriptor, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(io_error("delete damaged session file in", &place.path, error)),
-            }
-        }
-        _ => Ok(()),
+    let failed = |verb, error| log!("sweep: {}", crate::error::Error::from(io_error(verb, &place.path, error)));
+    let stat = match stat_name(place, name) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return,
+        Err(error) => return failed("inspect damaged session file in", error),
+    };
+    let is_old = now().saturating_sub(modification_time(&stat)) >= DAMAGED.as_millis() as Millis;
+    if !is_old || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return;
+    }
+    match retry_on_intr(|| rustix::fs::unlinkat(&place.descriptor, name, AtFlags::empty())) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => failed("delete damaged session file in", error),
     }
 }
 
@@ -211,6 +218,8 @@ pub(super) fn sessions(
 struct Names {
     /// A descriptor of our own, as the place in a listing belongs to the descriptor, and the lock does as well.
     directory: Dir,
+    /// Where the next entry is.
+    position: i64,
     path: PathBuf,
 }
 
@@ -223,15 +232,16 @@ struct Entry {
 impl Names {
     fn open(place: &Place) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(&place.descriptor, c".", flags, Mode::empty()).and_then(Dir::new);
+        let open = || rustix::fs::openat(&place.descriptor, c".", flags, Mode::empty());
+        let directory = retry_on_intr(open).and_then(Dir::new);
         let directory = directory.map_err(|error| io_error("list session directory", &place.path, error))?;
-        Ok(Self { directory, path: place.path.clone() })
+        Ok(Self { directory, position: 0, path: place.path.clone() })
     }
 
     /// Takes the directory's lock, unless somebody has it.
     fn lock(&self) -> Result<bool, StoreError> {
-        let locked = self.directory.fd().and_then(|fd| flock(fd, FlockOperation::NonBlockingLockExclusive));
-        match locked {
+        let lock = || self.directory.fd().and_then(|fd| flock(fd, FlockOperation::NonBlockingLockExclusive));
+        match retry_on_intr(lock) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(io_error("lock session directory", &self.path, error)),
@@ -240,6 +250,7 @@ impl Names {
 
     /// Goes on at a place that an entry named, or at the start if the directory does not know it.
     fn go_to(&mut self, position: i64) -> Result<(), StoreError> {
+        self.position = position;
         match self.directory.seek(position).or_else(|_| self.directory.seek(0)) {
             Ok(()) => Ok(()),
             Err(error) => Err(io_error("list session directory", &self.path, error)),
@@ -249,7 +260,15 @@ impl Names {
     fn next(&mut self) -> Result<Option<Entry>, StoreError> {
         match self.directory.read() {
             None => Ok(None),
-            Some(Ok(entry)) => Ok(Some(Entry { name: entry.file_name().to_owned(), next: entry.offset() })),
+            Some(Ok(entry)) => {
+                self.position = entry.offset();
+                Ok(Some(Entry { name: entry.file_name().to_owned(), next: self.position }))
+            }
+            // After an error it gives nothing more before it has been told where to go on.
+            Some(Err(Errno::INTR)) => {
+                self.go_to(self.position)?;
+                self.next()
+            }
             Some(Err(error)) => Err(io_error("list session directory", &self.path, error)),
         }
     }

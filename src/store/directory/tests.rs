@@ -252,16 +252,23 @@ fn what_is_not_ours_is_refused_at_once_and_left_alone() {
 }
 
 #[test]
-fn a_directory_that_others_may_write_to_is_refused() {
+fn a_directory_that_others_may_write_to_or_list_is_refused() {
     let (store, _keep) = store();
     fs::create_dir(&store.path).unwrap();
-    for (mode, good) in [(0o700, true), (0o755, true), (0o770, false), (0o707, false)] {
+    for (mode, reason) in [
+        (0o700, None),
+        (0o711, None),
+        (0o755, Some("others may list the session IDs")),
+        (0o740, Some("others may list the session IDs")),
+        (0o770, Some("others may write to it")),
+        (0o707, Some("others may write to it")),
+    ] {
         fs::set_permissions(&store.path, Permissions::from_mode(mode)).unwrap();
         let fresh = DirectoryStore::at(&store.path);
-        assert_eq!(fresh.setup().is_ok(), good, "{mode:o}");
-        if !good {
+        assert_eq!(fresh.setup().is_ok(), reason.is_none(), "{mode:o}");
+        if let Some(reason) = reason {
             let error = fresh.load(&Id::generate().unwrap()).unwrap_err();
-            assert!(error.to_string().contains("others may write to it"), "{error}");
+            assert!(error.to_string().contains(reason), "{error}");
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::server::pool::shelf::Shelf;
 use crate::server::pool::staff::{Backoff, Staff};
 use crate::server::pool::sweeper::{Report, Sweeper};
 use crate::sys::log::log;
-use crate::sys::process;
+use crate::sys::process::{self, Change};
 use crate::sys::signal::{self, Action, Signal, Signals};
 
 /// A master that wakes up so much later than it meant to has not been running, and perhaps nobody has.
@@ -132,7 +132,10 @@ pub(super) fn run(
     };
     let sweep_every = options.sweep_every.filter(|_| host.store().is_some());
     let next_sweep = handoff.as_ref().and_then(|handoff| handoff.sweep);
-    let sweeper = Sweeper::new(sweep_every, next_sweep, now(), pid, Report::new(board.sweep()));
+    let mut sweeper = Sweeper::new(sweep_every, next_sweep, now(), pid, Report::new(board.sweep()));
+    if let Some(child) = handoff.as_ref().and_then(|handoff| handoff.sweeping) {
+        sweeper.resume(child);
+    }
     let ever_ready = crew.iter().any(|member| member.ready);
     let mut master = Master {
         host,
@@ -174,8 +177,12 @@ impl Master<'_> {
     fn attend(&mut self) -> io::Result<u8> {
         loop {
             self.note_ready();
-            while let Some((pid, death)) = process::reap() {
-                self.bury(pid, death);
+            while let Some((pid, change)) = process::reap() {
+                match change {
+                    Change::Ended(death) => self.bury(pid, death),
+                    Change::Stopped(signal) => self.crew.stopped(pid, signal, now()),
+                    Change::Continued => self.crew.continued(pid),
+                }
             }
             self.look_out();
             if let Some(stop) = self.stopping {

@@ -97,6 +97,7 @@ impl Master<'_> {
             generation: self.generation + 1,
             workers: self.staff.count(),
             sweep: Some(self.sweeper.next()),
+            sweeping: self.sweeper.child(),
             again: self.again,
             ..Handoff::default()
         };

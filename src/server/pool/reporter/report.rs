@@ -313,10 +313,14 @@ impl Requests {
                 Bucket { at_most_seconds, requests: sum }
             })
             .collect();
-        let total = totals.requests();
+        // Those that the master has answered with 504, as their workers could not, are failures like the others.
+        let timed_out = board.events(Event::TimedOut);
+        let total = totals.requests() + timed_out;
+        let mut classes = totals.classes;
+        classes[4] += timed_out;
         Self {
             total,
-            by_class: ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(totals.classes).collect(),
+            by_class: ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(classes).collect(),
             per_second: if uptime > 0.0 { count(total) / uptime } else { 0.0 },
             seconds: micros(totals.micros),
             p50_seconds: quantile(&histogram, 0.5),

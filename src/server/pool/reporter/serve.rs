@@ -60,7 +60,12 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
         (Signal::CHILD, Action::Default),
         (Signal::PIPE, Action::Ignore),
     ]);
-    if signals.is_err() || !signal_when_parent_dies(setting.master, Signal::KILL) {
+    if signals.is_err() {
+        // The handlers may still be the master's, and write to its pipe: what is held back stays so to the end.
+        std::mem::forget(blocked);
+        return 1;
+    }
+    if !signal_when_parent_dies(setting.master, Signal::KILL) {
         return 1;
     }
     drop(blocked);
