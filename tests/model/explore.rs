@@ -1,12 +1,11 @@
 //! Goes through every state that can be reached, and shows the way to one that must not be.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::guards::Guard;
-use crate::steps::{Scenario, State};
+use crate::scenario::{Scenario, State};
 
 /// Fast where the states are many and nobody chooses them to collide.
 #[derive(Default)]
@@ -49,8 +48,8 @@ pub struct Outcome {
 /// Breadth first, so that the way is a shortest one.
 pub fn explore(scenario: &Scenario, without: Option<Guard>) -> Outcome {
     let first = scenario.first();
-    let mut seen: HashMap<State, (), BuildHasherDefault<Mixer>> = HashMap::default();
-    seen.insert(first, ());
+    let mut seen: HashSet<State, BuildHasherDefault<Mixer>> = HashSet::default();
+    seen.insert(first);
     // Each with the one it was reached from, and how.
     let mut states = vec![(first, u32::MAX, None)];
     let mut at = 0;
@@ -60,8 +59,7 @@ pub fn explore(scenario: &Scenario, without: Option<Guard>) -> Outcome {
         for step in scenario.steps(&state, without) {
             match step {
                 Ok((who, what, next)) => {
-                    if let Entry::Vacant(entry) = seen.entry(next) {
-                        entry.insert(());
+                    if seen.insert(next) {
                         states.push((next, at as u32, Some((who, what))));
                     }
                 }
