@@ -96,6 +96,11 @@ impl File {
         look(self.capacity, self.units[0], self.units[usize::from(self.capacity)], without)
     }
 
+    /// It has grown, and nothing was written since: by whoever made it grow, or by whoever comes after his death.
+    pub fn is_growing(&self) -> bool {
+        matches!(self.units, [Unit::Record(Record { wide: false, .. }), _, Unit::Blank]) && self.capacity == 2
+    }
+
     /// Where the record goes that follows the one at `at`.
     pub fn other(&self, at: u8) -> u8 {
         if at == 0 { self.capacity } else { 0 }

@@ -44,6 +44,8 @@ pub enum Guard {
     SyncCopy,
     /// A new length is on disk before slot A becomes wide.
     SyncLength,
+    /// Also where whoever made the file grow died before that.
+    SyncGrown,
     /// A tombstone is on disk before the name is unlinked.
     SyncTombstone,
     /// With `Durability::Power` the directory is on disk before a creation is acknowledged.

@@ -124,12 +124,10 @@ impl Scenario {
                         next.processes[i].record =
                             Record { sequence: record.sequence + 1, value: value + 1, wide, tombstone: false };
                         let then = after_look(file, at, wide, without);
-                        // Where nothing is to be synced, the next step is the one after it.
-                        let sync = self.power() && !removed(Guard::SyncCurrent);
-                        me(&mut next, if sync { At::SyncCurrent } else { then });
+                        me(&mut next, if self.settles(file, without) { At::SyncCurrent } else { then });
                     }
-                    Role::Deleter => me(&mut next, self.end(without)),
-                    Role::Renewer if removed(Guard::NewBeforeOld) => me(&mut next, self.end(without)),
+                    Role::Deleter => me(&mut next, self.end(file, without)),
+                    Role::Renewer if removed(Guard::NewBeforeOld) => me(&mut next, self.end(file, without)),
                     Role::Renewer => me(&mut next, At::Create),
                     _ => unreachable!("takes no lock so"),
                 }
@@ -222,7 +220,7 @@ impl Scenario {
             At::Complete => {
                 what = "has the new record complete";
                 next.new = Some(process.record.value);
-                me(&mut next, if removed(Guard::NewBeforeOld) { At::Answer } else { self.end(without) });
+                me(&mut next, if removed(Guard::NewBeforeOld) { At::Answer } else { self.end(file, without) });
             }
             At::Bury => {
                 what = "begins to write a tombstone";
@@ -273,11 +271,17 @@ impl Scenario {
         steps.push(Ok((i, what, next)));
     }
 
+    /// Whether something is to be on disk before more is written.
+    fn settles(&self, file: &File, without: Option<Guard>) -> bool {
+        self.power() && without != Some(Guard::SyncCurrent)
+            || self.cut.is_some() && file.is_growing() && without != Some(Guard::SyncGrown)
+    }
+
     /// How the end of a session begins.
-    fn end(&self, without: Option<Guard>) -> At {
+    fn end(&self, file: &File, without: Option<Guard>) -> At {
         match without {
             Some(Guard::Tombstone) => At::Unlink,
-            _ if self.power() && without != Some(Guard::SyncCurrent) => At::SyncCurrent,
+            _ if self.settles(file, without) => At::SyncCurrent,
             _ => At::Bury,
         }
     }

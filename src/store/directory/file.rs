@@ -107,8 +107,9 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
     }
     match slot::look(id, image.bytes) {
         Look::Current { header, .. } if header.tombstone => Ok(Found::Deleted),
-        Look::Current { side, header, payload, .. } => {
-            let at = At { sequence: header.sequence, mark: header.mark, side, capacity: image.bytes.len() / 2 };
+        Look::Current { side, header, payload, growing, .. } => {
+            let capacity = image.bytes.len() / 2;
+            let at = At { sequence: header.sequence, mark: header.mark, side, capacity, growing };
             match judge(header, payload, &image) {
                 Judged::Good(record) => Ok(Found::Session(at, record)),
                 Judged::Over => {
@@ -221,6 +222,8 @@ pub(super) struct At {
     mark: u64,
     side: Side,
     capacity: usize,
+    /// Whoever made the file grow may have died before that was on disk.
+    growing: bool,
 }
 
 impl Found {
@@ -324,11 +327,11 @@ impl Locked {
         let bytes = slot::encode(&self.id, header(record, at.sequence + 1, at.mark), &payload);
         // Until the write is whole we do not know what is current.
         (self.at, self.looked) = (None, None);
-        self.settle()?;
+        self.settle(at)?;
         let next = if capacity > at.capacity {
             self.grow(at, capacity)?
         } else {
-            At { sequence: at.sequence + 1, side: at.side.other(), ..at }
+            At { sequence: at.sequence + 1, side: at.side.other(), growing: false, ..at }
         };
         write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
         if self.durability == Durability::Power {
@@ -339,10 +342,11 @@ impl Locked {
         Ok(Saved::Saved(Version(next.sequence)))
     }
 
-    /// Puts the current record on disk before the other slot is overwritten: whoever died between a write and its sync left
-    /// a record that is in memory alone, and then that other slot is the only one on disk.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        if self.durability == Durability::Power && !std::mem::take(&mut self.on_disk) {
+    /// Puts on disk what whoever died between a write and its sync left in memory alone, before more is written: the slot to
+    /// be overwritten may be the only one on disk. At either durability that goes for the new length of the file.
+    fn settle(&mut self, at: At) -> Result<(), StoreError> {
+        let on_disk = std::mem::take(&mut self.on_disk);
+        if at.growing || self.durability == Durability::Power && !on_disk {
             sync(&self.place, &self.id, &self.file)?;
         }
         Ok(())
@@ -370,7 +374,7 @@ impl Locked {
         extend(place, id, file, 2 * capacity)?;
         // At either durability: a power cut must not bring the old length back once A has become wide.
         sync(place, id, file)?;
-        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, ..at })
+        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, growing: false, ..at })
     }
 
     /// Deletes the session: tombstone, to disk, unlink. Whoever has the file open reads that it is gone.
@@ -388,7 +392,7 @@ impl Locked {
         let header = Header { sequence: at.sequence + 1, mark: at.mark, tombstone: true, ends: None, idle: None };
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
-        self.settle()?;
+        self.settle(at)?;
         let put = || write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64);
         put()?;
         // At either durability: a power cut may bring the name back, but never the session.
