@@ -58,6 +58,8 @@ pub enum Op {
 pub enum Answer {
     /// None: it may have happened or not, but not after the end.
     Unknown,
+    /// It did not happen.
+    Failed,
     /// It did happen, and that is all that was said.
     Done,
     /// What there was.
@@ -181,7 +183,7 @@ pub fn check(history: &[Event]) -> Result<(), String> {
         }
     }
     let mut sessions: BTreeMap<Name, Vec<Event>> = BTreeMap::new();
-    for event in history {
+    for event in history.iter().filter(|event| event.answer != Answer::Failed) {
         let id = event.op.id();
         sessions.entry(*first.get(&id).unwrap_or(&id)).or_default().push(*event);
     }
@@ -427,6 +429,13 @@ mod tests {
         bad(&[killed, event(10, 11, LOAD, found(2, 20)), event(12, 13, LOAD, found(1, 10))]);
         good(&[event(2, 9, DELETE, Answer::Unknown), event(10, 11, LOAD, Answer::Found(None))]);
         good(&[event(2, 9, DELETE, Answer::Unknown), event(10, 11, save(1, 20), Answer::Saved(2))]);
+    }
+
+    #[test]
+    fn what_failed_has_not_happened() {
+        let failed = event(2, 9, save(1, 20), Answer::Failed);
+        good(&[failed, event(10, 11, LOAD, found(1, 10))]);
+        bad(&[failed, event(10, 11, LOAD, found(2, 20))]);
     }
 
     #[test]

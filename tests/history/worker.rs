@@ -116,11 +116,11 @@ impl Worker {
     fn operate(&mut self) {
         let at = self.random.below(self.sessions);
         let Some(id) = self.board.get(at) else { return self.create(at) };
-        // Load, exists, touch, optimistic, update, burst, delete, renew, create.
-        let weights: [u64; 9] = match self.kind {
-            Kind::Mixed => [20, 4, 5, 25, 25, 8, 3, 6, 4],
-            Kind::Restless => [20, 5, 8, 15, 20, 2, 10, 12, 8],
-            Kind::Long => [40, 5, 2, 10, 8, 30, 2, 1, 2],
+        // Load, exists, touch, optimistic, update, burst, delete, renew, sweep, create.
+        let weights: [u64; 10] = match self.kind {
+            Kind::Mixed => [20, 4, 5, 25, 25, 8, 3, 6, 3, 4],
+            Kind::Restless => [20, 5, 8, 15, 20, 2, 10, 12, 6, 8],
+            Kind::Long => [40, 5, 2, 10, 8, 30, 2, 1, 2, 2],
         };
         let mut drawn = self.random.below(weights.iter().sum());
         let what = weights.iter().position(|&weight| {
@@ -155,6 +155,8 @@ impl Worker {
                 self.end(there.map(|there| format!("is {there}")));
             }
             7 => self.renew(at, &id),
+            // No session is over, so it is no operation: it must not be noticed.
+            8 => drop(self.store.sweep(None, None).expect("sweep")),
             _ => self.create(at),
         }
     }

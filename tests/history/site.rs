@@ -1,12 +1,14 @@
-//! The same through a pool: visitors count, read, log in and log out over SCGI while workers are killed.
+//! The same through the demo: visitors count, read, log in and log out while workers of the pool, or CGI scripts, are killed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::check::{Answer, Event, Name, Op, check};
+use crate::Figures;
+use crate::check::{Answer, Event, Name, Op};
 use crate::random::Random;
 use crate::support::process::{Proc, Signal, children, send};
 use crate::support::visit::{self, Door, Visitor};
@@ -35,14 +37,20 @@ impl Board {
     }
 }
 
-struct Pool {
+struct Site {
     door: Door,
-    process: Proc,
+    /// Under CGI there is none.
+    pool: Option<Proc>,
     _directory: TestDir,
 }
 
-impl Pool {
-    fn start() -> Self {
+impl Site {
+    fn cgi() -> Self {
+        let directory = TestDir::new();
+        Self { door: Door::Cgi(directory.join("sessions")), pool: None, _directory: directory }
+    }
+
+    fn pool() -> Self {
         let directory = TestDir::new();
         let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
         let (address, sessions) = (format!("unix:{}", path("socket")), path("sessions"));
@@ -50,17 +58,17 @@ impl Pool {
         let process = Proc::demo(["--scgi", &address, "--sessions", &sessions, "--workers", &workers]);
         let address = process.address("scgi");
         process.line(&format!(" ready workers={workers}"));
-        Self { door: Door::Scgi(address), process, _directory: directory }
+        Self { door: Door::Scgi(address), pool: Some(process), _directory: directory }
     }
 
-    /// One history, in which so many workers are killed.
+    /// One history, in which so many workers are killed; of the scripts each visitor kills some of his own.
     fn record(&self, seed: u64, kills: usize) -> Vec<Event> {
         let board = Mutex::new(Board::default());
         let mut history = Vec::new();
         for at in 0..SESSIONS {
             history.push(keep(&self.door, &board, at, VISITORS).expect("an answer"));
         }
-        let (done, master) = (AtomicBool::new(false), self.process.pid());
+        let (done, master) = (AtomicBool::new(false), self.pool.as_ref().map(Proc::pid));
         thread::scope(|scope| {
             let visit = |number| Visit {
                 door: &self.door,
@@ -72,6 +80,7 @@ impl Pool {
             let visits: Vec<_> = (0..VISITORS).map(visit).map(|visit| scope.spawn(move || visit.work())).collect();
             let done = &done;
             let killer = scope.spawn(move || {
+                let Some(master) = master else { return };
                 let mut random = Random::new(!seed);
                 for _ in 0..kills {
                     // Not to wait for anything, but to hit them at work.
@@ -166,8 +175,19 @@ impl Visit<'_> {
         }
     }
 
-    /// One request. One that nobody answered, or that was refused, may have been served or not: nothing of it happens
-    /// after its connection was closed, as its worker is gone.
+    fn request(&mut self, visitor: &mut Visitor, by: &str, target: &str, form: &str) -> io::Result<visit::Answer> {
+        if !matches!(self.door, Door::Cgi(_)) || self.random.below(8) > 0 {
+            return visitor.ask(by, target, form);
+        }
+        let mut script = visitor.start_script(by, target, form)?;
+        // Not to wait for anything, but to hit it at work.
+        thread::sleep(Duration::from_micros(self.random.below(20_000)));
+        script.0.kill()?;
+        script.answer()
+    }
+
+    /// One request. One that nobody answered may have been served or not: nothing of it happens after its connection was
+    /// closed, as its process is gone. One that was refused has changed nothing.
     fn ask(
         &mut self,
         visitor: &mut Visitor,
@@ -178,11 +198,15 @@ impl Visit<'_> {
         read: impl Fn(&visit::Answer) -> Answer,
     ) -> Option<visit::Answer> {
         let start = time();
-        let answer = visitor.ask(by, target, form).ok().filter(|answer| answer.status < 400);
+        let answer = self.request(visitor, by, target, form).ok();
         let end = time();
-        let known = answer.as_ref().map_or(Answer::Unknown, read);
+        let known = match &answer {
+            None => Answer::Unknown,
+            Some(answer) if answer.status >= 400 => Answer::Failed,
+            Some(answer) => read(answer),
+        };
         self.history.push(Event { process: self.number, start, end, op, answer: known });
-        answer
+        answer.filter(|answer| answer.status < 400)
     }
 
     /// Logs in, which renews the ID; everybody is told the new one.
@@ -209,28 +233,24 @@ impl Visit<'_> {
 #[test]
 fn histories_of_a_pool_whose_workers_are_killed_are_linearizable() {
     let _turn = turn();
-    let began = Instant::now();
-    let seeds: Vec<u64> = crate::seeds(1000).collect();
-    // Much slower than without a pool, and far more happens in each.
-    let seeds = &seeds[..seeds.len().div_ceil(10)];
-    let (mut operations, mut unknown, mut renewals) = (0, 0, 0);
+    let seeds: Vec<u64> = crate::seeds(40, 1).collect();
+    let mut figures = Figures::new();
     for seeds in seeds.chunks(HISTORIES_OF_A_POOL) {
-        let pool = Pool::start();
+        let site = Site::pool();
         for &seed in seeds {
-            let history = pool.record(seed, KILLS / HISTORIES_OF_A_POOL);
-            if let Err(report) = check(&history) {
-                panic!("CLOAKROOM_HISTORY_SEED={seed}: {report}");
-            }
-            operations += history.len();
-            unknown += history.iter().filter(|event| event.answer == Answer::Unknown).count();
-            let renewed = |event: &&Event| matches!((event.op, event.answer), (Op::Renew { .. }, Answer::Done));
-            renewals += history.iter().filter(renewed).count();
+            figures.check(seed, &site.record(seed, KILLS / HISTORIES_OF_A_POOL));
         }
     }
-    println!(
-        "{} histories of a pool, {operations} requests, {unknown} of unknown outcome, {renewals} logins: all \
-         linearizable, in {:?}",
-        seeds.len(),
-        began.elapsed()
-    );
+    figures.print("a pool");
+}
+
+#[test]
+fn histories_of_cgi_scripts_of_which_some_are_killed_are_linearizable() {
+    let _turn = turn();
+    let mut figures = Figures::new();
+    let site = Site::cgi();
+    for seed in crate::seeds(4, 10) {
+        figures.check(seed, &site.record(seed, 0));
+    }
+    figures.print("CGI scripts");
 }
