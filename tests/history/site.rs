@@ -5,14 +5,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Figures;
 use crate::check::{Answer, Event, Name, Op};
 use crate::random::Random;
 use crate::support::process::{Proc, Signal, children, send};
 use crate::support::visit::{self, Door, Visitor};
-use crate::support::{TestDir, turn};
+use crate::support::{PATIENCE, TestDir, turn};
 use crate::worker::time;
 
 const VISITORS: u32 = 8;
@@ -66,7 +66,7 @@ impl Site {
         let board = Mutex::new(Board::default());
         let mut history = Vec::new();
         for at in 0..SESSIONS {
-            history.push(keep(&self.door, &board, at, VISITORS).expect("an answer"));
+            history.push(keep(&self.door, &board, at, VISITORS));
         }
         let (done, master) = (AtomicBool::new(false), self.pool.as_ref().map(Proc::pid));
         thread::scope(|scope| {
@@ -108,17 +108,23 @@ impl Site {
     }
 }
 
-/// A new session takes this place on the board. Where no answer came there may be one, of which nobody knows the ID.
-fn keep(door: &Door, board: &Mutex<Board>, at: usize, process: u32) -> Option<Event> {
-    let mut visitor = Visitor::new(door);
-    let start = time();
-    visitor.ask("GET", "/keep", "").ok()?;
-    let end = time();
-    let cookie = visitor.cookie?;
+/// A new session takes this place on the board. Where no answer came there may be one, of which nobody knows the ID; the
+/// place must not stay with one that has ended, as who logs in there gets a new one, and cannot tell.
+fn keep(door: &Door, board: &Mutex<Board>, at: usize, process: u32) -> Event {
+    let began = Instant::now();
+    let (cookie, start, end) = loop {
+        assert!(began.elapsed() < PATIENCE, "no answer");
+        let mut visitor = Visitor::new(door);
+        let start = time();
+        let answer = visitor.ask("GET", "/keep", "");
+        if let (Ok(_), Some(cookie)) = (answer, visitor.cookie) {
+            break (cookie, start, time());
+        }
+    };
     let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
     board.current[at].clone_from(&cookie);
     let op = Op::Create { id: board.name(&cookie), value: 0 };
-    Some(Event { process, start, end, op, answer: Answer::Done })
+    Event { process, start, end, op, answer: Answer::Done }
 }
 
 fn is_running(pid: u32) -> bool {
@@ -169,7 +175,7 @@ impl Visit<'_> {
             }
             24..27 => {
                 self.ask(&mut visitor, by, "/logout", "", Op::Delete { id }, |_| Answer::Done);
-                self.history.extend(keep(self.door, self.board, at, self.number));
+                self.history.push(keep(self.door, self.board, at, self.number));
             }
             _ => self.log_in(&mut visitor, at, &cookie, id),
         }
@@ -225,7 +231,7 @@ impl Visit<'_> {
                 board.current[at] = cookie;
             }
             // Nobody knows its ID, if it has another.
-            None => self.history.extend(keep(self.door, self.board, at, self.number)),
+            None => self.history.push(keep(self.door, self.board, at, self.number)),
         }
     }
 }
