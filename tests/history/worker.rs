@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloakroom::DirectoryStore;
-use cloakroom::session::{Guard, Id, Saved, Store, StoreError, Version};
+use cloakroom::session::{Guard, Id, Record, Saved, Store, StoreError, Version};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::coat::{Coat, WAIT};
@@ -67,7 +67,7 @@ enum Kind {
     Mixed,
     /// Sessions come, go and change their IDs all the time.
     Restless,
-    /// Large files with small records, so that a look takes longer than some saves.
+    /// Large files with smaller records, so that several saves race past a look.
     Long,
 }
 
@@ -79,7 +79,7 @@ struct Worker {
     store: DirectoryStore,
     board: Board,
     log: File,
-    operations: u64,
+    records: u64,
 }
 
 impl Worker {
@@ -96,7 +96,7 @@ impl Worker {
             store: DirectoryStore::at(directory.join("sessions")),
             board: Board::open(directory),
             log: log.expect("open the log"),
-            operations: 0,
+            records: 0,
         }
     }
 
@@ -163,7 +163,8 @@ impl Worker {
 
     /// A record that nobody else saves, and what it is known by.
     fn record(&mut self) -> (u64, Coat) {
-        let value = self.number << 20 | self.operations << 4 | self.random.below(16);
+        self.records += 1;
+        let value = self.number << 20 | self.records;
         let sizes = match self.kind {
             Kind::Mixed | Kind::Restless => [40, 40, 1500, 3000, 20_000],
             Kind::Long => [40, 40, 500, 2000, 3000],
@@ -172,7 +173,6 @@ impl Worker {
     }
 
     fn begin(&mut self, what: &str, arguments: &[&str]) {
-        self.operations += 1;
         self.note(&format!("call {} {what} {}", time(), arguments.join(" ")));
     }
 
@@ -229,28 +229,32 @@ impl Worker {
         self.end(saved.map(saved_text));
     }
 
-    /// Saves so many times under one lock.
+    /// Saves so many times under one lock, after the first as fast as it goes.
     fn update(&mut self, id: &Id, count: u64) {
-        let mut guard: Option<Box<dyn Guard>> = None;
-        for i in 0..count {
-            let (value, coat) = self.record();
-            let record = coat.record();
+        let mut held: Option<(Box<dyn Guard>, Version, u64)> = None;
+        let coats: Vec<(u64, Record)> =
+            (0..count).map(|_| self.record()).map(|(value, coat)| (value, coat.record())).collect();
+        for (value, record) in coats {
             self.begin("update", &[&text(id), &value.to_string()]);
-            if i == 0 {
-                guard = match self.store.lock(id, WAIT) {
-                    Ok(Some(guard)) => Some(guard),
+            if held.is_none() {
+                let mut guard = match self.store.lock(id, WAIT) {
+                    Ok(Some(guard)) => guard,
                     Ok(None) => return self.end(Ok("gone".to_owned())),
                     Err(error) => return self.end(Err(error)),
                 };
+                let stored = guard.load().expect("load").expect("locked, so it is there");
+                held = Some((guard, stored.version, Coat::of(&stored.record).n));
+                if self.random.below(4) == 0 {
+                    std::thread::yield_now();
+                }
             }
-            let guard = guard.as_mut().expect("locked");
-            let stored = guard.load().expect("load").expect("locked, so it is there");
-            if self.random.below(4) == 0 {
-                std::thread::yield_now();
+            let (guard, version, before) = held.as_mut().expect("locked");
+            let saved = guard.save(&record, *version).expect("save");
+            let answer = format!("{} after {} {before}", saved_text(saved), version.0);
+            if let Saved::Saved(new) = saved {
+                (*version, *before) = (new, value);
             }
-            let saw = format!("{} {}", stored.version.0, Coat::of(&stored.record).n);
-            let saved = guard.save(&record, stored.version).expect("save");
-            self.end(Ok(format!("{} after {saw}", saved_text(saved))));
+            self.end(Ok(answer));
         }
     }
 
