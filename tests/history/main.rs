@@ -14,6 +14,7 @@ mod check;
 #[path = "../multiprocess/coat.rs"]
 #[allow(dead_code)] // Those of the stress tests.
 mod coat;
+mod look;
 mod random;
 mod site;
 mod store;
