@@ -107,8 +107,9 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
     }
     match slot::look(id, image.bytes) {
         Look::Current { header, .. } if header.tombstone => Ok(Found::Deleted),
-        Look::Current { side, header, payload, .. } => {
-            let at = At { sequence: header.sequence, mark: header.mark, side, capacity: image.bytes.len() / 2 };
+        Look::Current { side, header, payload, growing, .. } => {
+            let capacity = image.bytes.len() / 2;
+            let at = At { sequence: header.sequence, mark: header.mark, side, capacity, growing };
             match judge(header, payload, &image) {
                 Judged::Good(record) => Ok(Found::Session(at, record)),
                 Judged::Over => {
@@ -208,6 +209,8 @@ pub(super) struct Locked {
     file: File,
     /// Where the current record is, once that is known.
     at: Option<At>,
+    /// The current record is known to be on disk.
+    on_disk: bool,
     /// A look that has not been handed out yet.
     looked: Option<Found>,
 }
@@ -219,6 +222,8 @@ pub(super) struct At {
     mark: u64,
     side: Side,
     capacity: usize,
+    /// Whoever made the file grow may have died before that was on disk.
+    growing: bool,
 }
 
 impl Found {
@@ -242,7 +247,7 @@ impl Locked {
         if !lock::exclusive(&file, wait).map_err(|source| lock_error(place, id, source))? {
             return Err(StoreError::Locked);
         }
-        Ok(Some(Self { place: place.clone(), durability, id: *id, file, at: None, looked: None }))
+        Ok(Some(Self { place: place.clone(), durability, id: *id, file, at: None, on_disk: false, looked: None }))
     }
 
     /// Whether there is a session in the file; the look is kept for the load that follows.
@@ -322,17 +327,29 @@ impl Locked {
         let bytes = slot::encode(&self.id, header(record, at.sequence + 1, at.mark), &payload);
         // Until the write is whole we do not know what is current.
         (self.at, self.looked) = (None, None);
+        self.settle(at)?;
         let next = if capacity > at.capacity {
             self.grow(at, capacity)?
         } else {
-            At { sequence: at.sequence + 1, side: at.side.other(), ..at }
+            At { sequence: at.sequence + 1, side: at.side.other(), growing: false, ..at }
         };
         write(&self.place, &self.id, &self.file, &bytes, next.side.offset(next.capacity) as u64)?;
         if self.durability == Durability::Power {
             sync(&self.place, &self.id, &self.file)?;
+            self.on_disk = true;
         }
         self.at = Some(next);
         Ok(Saved::Saved(Version(next.sequence)))
+    }
+
+    /// Puts on disk what whoever died between a write and its sync left in memory alone, before more is written: the slot to
+    /// be overwritten may be the only one on disk. At either durability that goes for the new length of the file.
+    fn settle(&mut self, at: At) -> Result<(), StoreError> {
+        let on_disk = std::mem::take(&mut self.on_disk);
+        if at.growing || self.durability == Durability::Power && !on_disk {
+            sync(&self.place, &self.id, &self.file)?;
+        }
+        Ok(())
     }
 
     /// Makes room for a larger record, which then goes into the new B. At every instant A or the old B is good.
@@ -357,7 +374,7 @@ impl Locked {
         extend(place, id, file, 2 * capacity)?;
         // At either durability: a power cut must not bring the old length back once A has become wide.
         sync(place, id, file)?;
-        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, ..at })
+        Ok(At { sequence: at.sequence + 1, side: Side::B, capacity, growing: false, ..at })
     }
 
     /// Deletes the session: tombstone, to disk, unlink. Whoever has the file open reads that it is gone.
@@ -375,6 +392,7 @@ impl Locked {
         let header = Header { sequence: at.sequence + 1, mark: at.mark, tombstone: true, ends: None, idle: None };
         let bytes = slot::encode(&self.id, header, &[]);
         self.at = None;
+        self.settle(at)?;
         let put = || write(&self.place, &self.id, &self.file, &bytes, at.side.other().offset(at.capacity) as u64);
         put()?;
         // At either durability: a power cut may bring the name back, but never the session.

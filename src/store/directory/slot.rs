@@ -163,8 +163,9 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look<'a> {
     /// The current record is this one. `certain`: the other slot is good or blank, so one look is enough; else a save
-    /// that died cannot be told from saves that race past, and only an equal second look makes it certain.
-    Current { side: Side, header: Header, payload: &'a [u8], certain: bool },
+    /// that died cannot be told from saves that race past, and only an equal second look makes it certain. `growing`: the
+    /// file has grown, and nothing was written since.
+    Current { side: Side, header: Header, payload: &'a [u8], certain: bool, growing: bool },
     /// Nothing was ever completed here.
     Blank,
     /// A format that this program does not know.
@@ -190,7 +191,9 @@ pub(super) fn look<'a>(id: &Id, file: &'a [u8]) -> Look<'a> {
         _ => return Look::Bad,
     };
     let Slot::Good(header, payload) = slot else { return Look::Bad };
-    Look::Current { side, header, payload, certain: other != Slot::Bad }
+    // A new file is as large as its first record needs, so one that is larger has grown.
+    let growing = side == Side::A && other == Slot::Blank && capacity_for(payload.len()) != Some(capacity);
+    Look::Current { side, header, payload, certain: other != Slot::Bad, growing }
 }
 
 #[cfg(test)]
@@ -218,7 +221,7 @@ mod tests {
 
     fn current(file: &[u8]) -> Option<(Side, u64, &[u8], bool)> {
         match look(&id(), file) {
-            Look::Current { side, header, payload, certain } => Some((side, header.sequence, payload, certain)),
+            Look::Current { side, header, payload, certain, .. } => Some((side, header.sequence, payload, certain)),
             _ => None,
         }
     }
@@ -244,6 +247,22 @@ mod tests {
         assert_eq!(current(&file(Some((3, b"three")), Some((2, b"two")))), Some((Side::A, 3, &b"three"[..], true)));
         assert_eq!(look(&id(), &file(None, None)), Look::Blank);
         assert_eq!(look(&id(), b""), Look::Blank);
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_told_from_a_new_one() {
+        let growing = |a: &[u8], b: Option<&[u8]>, capacity: usize| {
+            let mut bytes = vec![0; 2 * capacity];
+            for (sequence, payload, at) in [(1, Some(a), 0), (2, b, capacity)] {
+                let slot = payload.map_or(Vec::new(), |payload| encode(&id(), header(sequence), payload));
+                bytes[at..at + slot.len()].copy_from_slice(&slot);
+            }
+            matches!(look(&id(), &bytes), Look::Current { growing: true, .. })
+        };
+        let (narrow, wide) = (&[1; MIN_CAPACITY - HEADER][..], &[1; MIN_CAPACITY][..]);
+        assert!(!growing(narrow, None, MIN_CAPACITY) && !growing(wide, None, 2 * MIN_CAPACITY));
+        assert!(growing(narrow, None, 2 * MIN_CAPACITY) && growing(wide, None, 4 * MIN_CAPACITY));
+        assert!(!growing(narrow, Some(narrow), 2 * MIN_CAPACITY));
     }
 
     /// Scoreboard row: whatever byte is changed, a reader sees one of the two records whole, or says that it cannot.

@@ -1,6 +1,6 @@
 //! The contract, and what only the directory store promises.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use super::super::contract::{Fixture, contract};
 use super::slot::HEADER;
 use super::*;
 use crate::session::{Encoded, Expiry, Saved, Version, now};
+use crate::sys::lock;
 
 mod verdicts;
 
@@ -512,6 +513,28 @@ fn a_session_that_ran_out_and_was_deleted_is_not_brought_back_by_a_touch() {
     assert!(!store.touch(&id).unwrap());
     assert!(!store.exists(&id).unwrap());
     assert!(names(&store.path).is_empty());
+}
+
+/// A sweep leaves no tombstone: the link count alone tells who waited for the lock.
+#[test]
+fn a_session_that_was_swept_while_its_lock_was_waited_for_is_gone() {
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 10);
+    let file = File::open(&path).unwrap();
+    assert!(lock::try_exclusive(&file).unwrap());
+    let inode = format!(":{} ", file.metadata().unwrap().ino());
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.save(&id, &record(11), Version(1)).unwrap());
+        let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&inode);
+        let began = Instant::now();
+        while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+            assert!(began.elapsed() < WAIT, "nobody waits");
+            std::thread::yield_now();
+        }
+        fs::remove_file(&path).unwrap();
+        drop(file);
+        assert_eq!(waiter.join().unwrap(), Saved::Gone);
+    });
 }
 
 /// In a process of its own, as the limit is the process's.
