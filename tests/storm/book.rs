@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 use crate::support::process::children;
 use crate::support::visit::{Answer, Visitor};
 
-/// Nobody may wait longer, whoever was killed meanwhile.
-const LONGEST: Duration = Duration::from_secs(1);
-
 /// How often it is measured who has to wait for a processor.
 const TURN: Duration = Duration::from_millis(5);
 
@@ -29,6 +26,8 @@ pub enum Reply {
 /// The records of one test.
 pub struct Book {
     start: Instant,
+    /// Nobody may wait longer, whoever was killed meanwhile.
+    longest: Duration,
     /// How long each answered request took, in microseconds.
     times: Mutex<Vec<u32>>,
     pub answered: AtomicU64,
@@ -53,9 +52,10 @@ impl Drop for Stopper<'_> {
 }
 
 impl Book {
-    pub fn new() -> Self {
+    pub fn new(longest: Duration) -> Self {
         Self {
             start: Instant::now(),
+            longest,
             times: Mutex::default(),
             answered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -97,12 +97,12 @@ impl Book {
         let answer = visitor.ask(method, target, form);
         let took = start.elapsed();
         let excused = || Duration::from_micros(self.starved.load(Relaxed) - starved);
-        if took > LONGEST + excused() {
+        if took > self.longest + excused() {
             // It is known a turn later.
             thread::sleep(10 * TURN);
         }
         let excused = excused();
-        if took > LONGEST + excused {
+        if took > self.longest + excused {
             self.fail(format_args!(
                 "{method} {target} waited for {took:?} ({excused:?} without a processor): {answer:?}"
             ));

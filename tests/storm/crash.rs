@@ -16,7 +16,7 @@ use crate::support::{StopOnDrop, TestDir, eventually, turn};
 
 /// A worker is back after this time. A machine that is busy with other things may need another try.
 const BACK: Duration = Duration::from_millis(100);
-const TRIES: usize = 5;
+const TRIES: usize = 10;
 
 struct Site {
     pool: Proc,

@@ -19,14 +19,17 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How exact that is: the kernel's clock for files goes by ticks of at most 10 ms, and sessions count in milliseconds.
 const BLUR: Duration = Duration::from_millis(12);
 const CLIENTS: usize = 4;
+/// A request that takes its time.
+const SLOW: &str = "/slow?ms=20&write=slow";
 /// Of each client.
 const SESSIONS: usize = 60;
 
 /// Somebody with a session, or without.
 struct Guest {
     cookie: Option<String>,
-    /// How often it has counted.
+    /// How often it has counted, and its other count.
     count: u64,
+    slow: u64,
     /// Between these two it used its session last.
     asked: Instant,
     answered: Instant,
@@ -49,7 +52,7 @@ fn no_session_is_removed_that_was_used_in_time_while_a_sweep_comes_every_10_ms()
     let _turn = turn();
     // A fifth of the storm, where nobody has said for how long.
     let length = seconds("CLOAKROOM_STORM", 12);
-    let directory = TestDir::new();
+    let directory = TestDir::in_memory();
     let sessions = directory.join("sessions");
     let mut command = demo();
     command.args(["--http", "127.0.0.1:0", "--status", "127.0.0.1:0", "--workers", "4", "--sweep-every", "0.01"]);
@@ -57,7 +60,7 @@ fn no_session_is_removed_that_was_used_in_time_while_a_sweep_comes_every_10_ms()
     let mut pool = Proc::start(command);
     let (door, status) = (Door::Http(pool.address("http")), pool.address("status"));
     pool.line(" ready workers=4");
-    let (book, figures) = (Book::new(), Figures::default());
+    let (book, figures) = (Book::new(Duration::from_secs(1)), Figures::default());
     let master = pool.pid();
     thread::scope(|scope| {
         let (book, figures, door) = (&book, &figures, &door);
@@ -99,8 +102,9 @@ fn serve_guests(number: usize, door: &Door, book: &Book, figures: &Figures) {
     let mut dice = Dice::new(number as u64 + 1);
     let mut visitor = Visitor::new(door);
     let now = Instant::now();
-    let mut guests: Vec<Guest> =
-        (0..SESSIONS).map(|_| Guest { cookie: None, count: 0, asked: now, answered: now, is_sure: false }).collect();
+    let mut guests: Vec<Guest> = (0..SESSIONS)
+        .map(|_| Guest { cookie: None, count: 0, slow: 0, asked: now, answered: now, is_sure: false })
+        .collect();
     let mut agenda: BinaryHeap<_> = (0..SESSIONS).map(|at| Reverse((now, at))).collect();
     while let Some(Reverse((time, at))) = agenda.pop() {
         if !book.goes_on() {
@@ -119,13 +123,15 @@ impl Guest {
     fn come(&mut self, book: &Book, visitor: &mut Visitor, dice: &mut Dice, figures: &Figures) {
         visitor.cookie.clone_from(&self.cookie);
         let asked = Instant::now();
-        let (method, path) = match dice.roll(if self.cookie.is_some() { 4 } else { 1 }) {
+        let (method, path) = match dice.roll(5) {
             _ if self.cookie.is_none() => ("GET", "/keep?idle=1"),
             0 => ("POST", "/counter"),
             1 => ("GET", "/counter"),
             // Both of these renew it without a lock.
             2 => ("GET", "/read"),
-            _ => ("GET", "/check"),
+            3 => ("GET", "/check"),
+            // It holds the lock, over the end perhaps.
+            _ => ("POST", SLOW),
         };
         let Reply::Done(answer) = book.ask(visitor, method, path, "") else {
             return book.fail(format_args!("no answer to {method} {path}"));
@@ -135,25 +141,30 @@ impl Guest {
         let (least, most) = (asked - self.answered, answered - self.asked);
         (self.asked, self.answered) = (asked, answered);
         if self.cookie.is_none() {
-            (self.cookie, self.count, self.is_sure) = (visitor.cookie.clone(), 0, true);
+            (self.cookie, self.count, self.slow, self.is_sure) = (visitor.cookie.clone(), 0, 0, true);
             return;
         }
         let (in_time, too_late) = (self.is_sure && most + BLUR < IDLE, least > IDLE + BLUR);
-        self.is_sure = in_time;
-        let is_there = match path {
-            "/counter" => answer.body.contains("Every request counts exactly once"),
-            "/read" => answer.number("Counter") == self.count && self.count > 0,
-            _ => !answer.body.contains("session_id: None"),
-        };
         // An empty counter reads the same as no session.
-        let can_tell = path != "/read" || self.count > 0;
-        if is_there {
-            if path == "/counter" {
+        let (is_there, can_tell) = match path {
+            "/counter" => (answer.body.contains("Every request counts exactly once"), true),
+            "/read" => (answer.number("Counter") > 0, self.count > 0),
+            SLOW => (answer.number("slow") > 1, self.slow > 0),
+            _ => (!answer.body.contains("session_id: None"), true),
+        };
+        // What was saved was renewed, however late it was.
+        self.is_sure = in_time || (is_there && (path == "/counter" || path == SLOW));
+        match path {
+            "/counter" if is_there => {
                 self.count += 1;
-                if !answer.body.contains(&format!("Counter: {}<", self.count)) {
-                    book.fail(format_args!("not count {}: {}", self.count, answer.body));
+                if answer.number("Counter") != self.count {
+                    book.fail(format_args!("{method} {path} is not count {}: {}", self.count, answer.body));
                 }
             }
+            SLOW if is_there || in_time => self.slow = answer.number("slow"),
+            _ => {}
+        }
+        if is_there {
             if too_late {
                 book.fail(format_args!("{method} {path} found it after {least:?} at least"));
             }

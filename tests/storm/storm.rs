@@ -25,7 +25,7 @@ const SESSIONS: usize = 64;
 fn nothing_acknowledged_is_lost_and_nobody_waits_while_a_worker_is_killed_every_20_ms() {
     let _turn = turn();
     let length = seconds("CLOAKROOM_STORM", 60);
-    let directory = TestDir::new();
+    let directory = TestDir::in_memory();
     let (sessions, socket) = (directory.join("sessions"), directory.join("socket"));
     let socket = format!("unix:{}", socket.display());
     let mut command = crate::support::process::demo();
@@ -39,7 +39,7 @@ fn nothing_acknowledged_is_lost_and_nobody_waits_while_a_worker_is_killed_every_
     let store = DirectoryStore::at(&sessions);
     let master = pool.pid();
     let before = descriptors(master);
-    let (book, kills) = (Book::new(), AtomicU64::new(0));
+    let (book, kills) = (Book::new(Duration::from_secs(1)), AtomicU64::new(0));
     let mut memory = Vec::new();
     thread::scope(|scope| {
         let (book, coats, doors, store, kills) = (&book, &coats, &doors, &store, &kills);
