@@ -14,7 +14,7 @@ use cloakroom::DirectoryStore;
 
 use crate::book::Book;
 use crate::coat::{Coat, look_all_the_time};
-use crate::kills::{Graves, check_growth, check_log, check_names, check_processes, is_nice, kill_one, median};
+use crate::kills::{Graves, check_growth, check_log, check_names, check_processes, is_nice, kill_one};
 use crate::support::client::http;
 use crate::support::process::{Proc, Signal, anonymous, children, demo, descriptors};
 use crate::support::visit::{Door, Visitor};
@@ -56,7 +56,8 @@ struct Soak<'s> {
     graves: Graves,
     reloads: u64,
     reloads_killed: u64,
-    snapshots: Vec<Snapshot>,
+    /// Of each calm, at its first third and at its end.
+    snapshots: Vec<[Snapshot; 2]>,
 }
 
 /// What the processes have, all of the same age. Memory in KiB.
@@ -102,7 +103,7 @@ fn nothing_grows_and_nothing_is_left_behind() {
         status: &status,
         calm: &calm,
         descriptors: descriptors(master),
-        slack: if length >= FULL / 10 { 16 } else { 64 },
+        slack: if length >= FULL / 10 { 16 } else { 160 },
         graves: Graves::default(),
         reloads: 0,
         reloads_killed: 0,
@@ -146,30 +147,24 @@ fn nothing_grows_and_nothing_is_left_behind() {
     finish(&book, &coats, &doors[0], &store, &sessions, &guests);
     check_processes(&pool, WORKERS + 1, before);
     judge(&book, &snapshots, slack);
-    let last = snapshots.last().map(|last| format!("{last:?}")).unwrap_or_default();
     let sweeps = swept(&status);
     pool.signal(Signal::TERM);
     assert_eq!(pool.end(), 0);
     check_log(&book, &pool.log());
-    for (what, place) in [("cloakroom", Path::new("/dev/shm")), ("", &temporary)] {
-        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
-            let path = entry.path();
-            // A directory there is a test's.
-            if entry.file_name().to_string_lossy().contains(what) && (place == temporary || !path.is_dir()) {
-                book.fail(format_args!("left behind: {}", path.display()));
-            }
-        }
-    }
+    check_litter(&book, &temporary);
     let [created, logins, logouts] =
         [&guests.sessions, &guests.logins, &guests.logouts].map(|count| count.load(Relaxed));
     let [said, unsaid] = asked.map(AtomicU64::into_inner);
-    let first = snapshots.first().map(|first| format!("{first:?}")).unwrap_or_default();
+    let list = |what: fn(&[Snapshot; 2]) -> String| snapshots.iter().map(what).collect::<Vec<_>>().join(" ");
+    let workers = list(|[early, late]| format!("{}-{}", early.worker, late.worker));
+    let others = list(|[_, late]| format!("{}/{}", late.master, late.reporter));
+    let open = list(|[_, late]| format!("{}+{}", late.descriptors, late.sockets));
     book.conclude(
         "soak",
         &format!(
             "{kills} kills, {reloads} reloads and {reloads_killed} more whose new program was killed; {created} sessions, \
-             {logins} logins, {logouts} logouts, {sweeps}; status asked {said} times, {unsaid} without an answer; first \
-             {first}, last {last}",
+             {logins} logins, {logouts} logouts, {sweeps}; status asked {said} times, {unsaid} without an answer; in the \
+             calms a worker has {workers} KiB and {open} descriptors, master/reporter {others} KiB",
             kills = kills.into_inner(),
         ),
     );
@@ -194,11 +189,7 @@ impl Soak<'_> {
         let early = self.look();
         self.until(start + length);
         let late = self.look();
-        if let (Some(early), Some(late)) = (early, late) {
-            check_growth(self.book, "a worker, with its requests,", early.worker, late.worker, self.slack);
-            check_growth(self.book, "the reporter, with what it is asked,", early.reporter, late.reporter, HEAP);
-            self.snapshots.push(late);
-        }
+        self.snapshots.extend(early.zip(late).map(|(early, late)| [early, late]));
         self.rotate();
         self.calm.store(false, Relaxed);
     }
@@ -253,7 +244,7 @@ impl Soak<'_> {
         };
         Some(Snapshot {
             master: anonymous(master)?,
-            worker: median(workers.iter().filter_map(|&pid| anonymous(pid)).collect()),
+            worker: mean(workers.iter().filter_map(|&pid| anonymous(pid))),
             reporter: anonymous(reporter)?,
             descriptors: most(&|link| !is_socket(link) && !link.starts_with(self.directory)),
             sockets: most(&is_socket),
@@ -334,15 +325,29 @@ fn finish(book: &Book, coats: &[Coat], door: &Door, store: &DirectoryStore, sess
     }
 }
 
-/// From the early cycles to the late ones.
-fn judge(book: &Book, snapshots: &[Snapshot], slack: u64) {
+/// Nothing is left in memory, nor among temporary files.
+fn check_litter(book: &Book, temporary: &Path) {
+    for (what, place) in [("cloakroom", Path::new("/dev/shm")), ("", temporary)] {
+        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // A directory there is a test's.
+            if entry.file_name().to_string_lossy().contains(what) && (place == temporary || !path.is_dir()) {
+                book.fail(format_args!("left behind: {}", path.display()));
+            }
+        }
+    }
+}
+
+/// From the early moments of a calm to the late ones, and from the early cycles to the late ones.
+fn judge(book: &Book, snapshots: &[[Snapshot; 2]], slack: u64) {
     // The first is for warming up, where there are enough.
     let snapshots = if snapshots.len() > 2 { &snapshots[1..] } else { snapshots };
-    let part = snapshots.len().div_ceil(3);
-    let (early, late) = (&snapshots[..part], &snapshots[snapshots.len() - part..]);
-    let of = |part: &[Snapshot], what: fn(&Snapshot) -> u64| median(part.iter().map(what).collect());
     let compare = |name, what: fn(&Snapshot) -> u64, slack| {
-        check_growth(book, name, of(early, what), of(late, what), slack);
+        let of = |part: &[[Snapshot; 2]], at: usize| mean(part.iter().map(|calm| what(&calm[at])));
+        check_growth(book, &format!("{name}, within a calm,"), of(snapshots, 0), of(snapshots, 1), slack);
+        let part = snapshots.len().div_ceil(3);
+        let (early, late) = (&snapshots[..part], &snapshots[snapshots.len() - part..]);
+        check_growth(book, name, of(early, 1), of(late, 1), slack);
     };
     compare("the master", |one| one.master, slack);
     compare("a worker", |one| one.worker, slack);
@@ -350,6 +355,11 @@ fn judge(book: &Book, snapshots: &[Snapshot], slack: u64) {
     compare("the descriptors of a worker", |one| one.descriptors as u64, 0);
     // All of those that clients keep may be with one.
     compare("the sockets of a worker", |one| one.sockets as u64, CLIENTS as u64);
+}
+
+fn mean(figures: impl Iterator<Item = u64>) -> u64 {
+    let (sum, count) = figures.fold((0, 0), |(sum, count), figure| (sum + figure, count + 1));
+    sum / u64::max(count, 1)
 }
 
 /// What the sweeps have done since the pool was started.
