@@ -340,6 +340,9 @@ fn check_litter(book: &Book, temporary: &Path) {
 
 /// From the early moments of a calm to the late ones, and from the early cycles to the late ones.
 fn judge(book: &Book, snapshots: &[[Snapshot; 2]], slack: u64) {
+    if snapshots.len() < 2 {
+        book.fail("hardly any process was looked at");
+    }
     // The first is for warming up, where there are enough.
     let snapshots = if snapshots.len() > 2 { &snapshots[1..] } else { snapshots };
     let compare = |name, what: fn(&Snapshot) -> u64, slack| {
