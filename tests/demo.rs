@@ -36,6 +36,7 @@ everywhere! {
     a_stranger_sees_the_front_page_and_leaves_no_trace
     the_first_page_has_links_to_the_rest
     keep_gives_a_ticket
+    a_session_is_kept_for_as_long_as_was_asked
     session3_increment
     session3_increment_and_fail
     session3_logout
@@ -53,6 +54,7 @@ everywhere! {
     hello_and_read_change_nothing
     slow_reads_waits_and_adds
     slow_checks_what_it_is_told
+    a_session_can_be_filled_and_emptied
     the_environment_is_shown_without_proxy
     uploads_are_measured
     a_panic_is_a_500_and_saves_nothing
@@ -109,6 +111,7 @@ fn the_first_page_has_links_to_the_rest(site: &Site) {
         "/hello",
         "/read",
         "/slow",
+        "/fill",
         "/env",
         "/upload",
         "/boom",
@@ -116,6 +119,22 @@ fn the_first_page_has_links_to_the_rest(site: &Site) {
         assert!(page.contains(&format!("href=\"{path}")), "{path}");
     }
     assert!(page.contains("action=\"/exit\""));
+}
+
+fn a_session_is_kept_for_as_long_as_was_asked(site: &Site) {
+    for query in ["idle=0", "idle=x", "idle=86401", "idle="] {
+        let mut visitor = site.visitor();
+        assert_eq!(visitor.get(&format!("/keep?{query}")).status, 400, "{query}");
+        assert_eq!(visitor.cookie, None);
+    }
+    let (mut short, mut long) = (site.visitor(), site.visitor());
+    assert_eq!(long.get("/keep?idle=86400").status, 303);
+    assert_eq!(short.get("/keep?idle=1").status, 303);
+    // It is over at the second, and not before the next sweep.
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    short.get("/check").shows(200, "session_id: None");
+    let id = long.cookie.clone().unwrap();
+    long.get("/check").shows(200, &id);
 }
 
 fn keep_gives_a_ticket(site: &Site) {
@@ -334,6 +353,19 @@ fn slow_reads_waits_and_adds(site: &Site) {
     for key in ["a", "b"] {
         page.shows(200, &format!("<th scope=\"row\">{key}</th><td>1</td>"));
     }
+}
+
+fn a_session_can_be_filled_and_emptied(site: &Site) {
+    let mut visitor = kept(site);
+    for bytes in [10, 100_000, 3000, 0, 1 << 20] {
+        assert_eq!(visitor.get(&format!("/fill?bytes={bytes}")).text(), format!("fill: {bytes}\n"));
+        assert_eq!(visitor.post("/fill", &[]).text(), "fill: 0\n");
+        assert_eq!(visitor.post(&format!("/fill?bytes={bytes}"), &[]).status, 200);
+    }
+    for query in ["bytes=-1", "bytes=x", "bytes=", "bytes=1048577"] {
+        assert_eq!(visitor.get(&format!("/fill?{query}")).status, 400, "{query}");
+    }
+    visitor.get("/check").shows(200, "counter: 0");
 }
 
 fn slow_checks_what_it_is_told(site: &Site) {

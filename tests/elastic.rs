@@ -128,12 +128,41 @@ fn workers_that_die_at_once_are_not_respawned_for_ever() {
             break;
         }
         for pid in worker {
-            support::process::send(pid, Signal::KILL);
+            support::process::send(pid, Signal::ABORT);
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(proc.end(), 111);
-    assert!(proc.log().contains("killed by signal 9"), "{}", proc.log());
+    assert!(proc.log().contains("killed by signal 6"), "{}", proc.log());
+}
+
+/// Somebody who kills workers, or a kernel without memory, does not make the program a bad one.
+#[test]
+fn workers_that_somebody_kills_are_no_crash_loop() {
+    let (mut proc, address) = pool("2", &[]);
+    // Again and again all there are, so that none lives for long.
+    let kill = |count: usize| {
+        eventually("they are killed", || {
+            for pid in children(proc.pid()) {
+                support::process::send(pid, Signal::KILL);
+            }
+            proc.log().matches(" killed signal=9").count() >= count
+        });
+    };
+    // Far more than would end a pool whose workers die of themselves.
+    kill(60);
+    let start = std::time::Instant::now();
+    assert!(http(&address, "/hello").unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+    // Nor does it make a reload a failure.
+    proc.signal(Signal::HUP);
+    proc.line(" replacing ");
+    kill(80);
+    eventually("the reload is done", || proc.log().contains(" reloaded"));
+    eventually("the crew is complete", || children(proc.pid()).len() == 2);
+    proc.signal(Signal::TERM);
+    assert_eq!(proc.end(), 0);
+    assert!(!proc.log().contains("failed"), "{}", proc.log());
 }
 
 /// In a container the master may be process 1: signals have no default action then, and every orphan is its child.

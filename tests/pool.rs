@@ -258,8 +258,8 @@ fn respawning_backs_off_when_workers_die_at_once() {
     let (proc, address, mut pids) = pool(1, &[]);
     let start = Instant::now();
     for _ in 0..5 {
-        support::process::send(pids[0], Signal::KILL);
-        proc.line("killed signal=9, respawning");
+        support::process::send(pids[0], Signal::ABORT);
+        proc.line("killed signal=6, respawning");
         pids = proc.ready(1);
     }
     // 50 + 100 + 200 + 400 + 800 ms, if each died within its first second.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cloakroom::{Error, Request, Response, Result, Session, Store as _};
+use cloakroom::{Error, Expiry, Request, Response, Result, Session, Store as _};
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use super::probe::refuse;
 pub(super) const COUNTER: &str = "counter";
 const KEEP: &str = "keep";
 const TOKEN_FIELD: &str = "form_token";
+/// Seconds for which a session can be kept unused.
+const LONGEST_IDLE: u64 = 86_400;
 /// Characters that a name may have.
 const LONGEST_NAME: usize = 64;
 
@@ -170,8 +172,14 @@ pub(super) fn logout_and_fail(_: &Demo, _: &mut Request, session: &mut Session) 
     Err(Error::message("oops: somebody asked for /logoutfail"))
 }
 
-/// Marks the session as one to keep.
+/// Marks the session as one to keep; with `idle`, for that many seconds after its last use.
 pub(super) fn keep(_: &Demo, request: &mut Request, session: &mut Session) -> Result<Response> {
+    if let Some(seconds) = request.query_value("idle") {
+        let Ok(seconds @ 1..=LONGEST_IDLE) = seconds.parse() else {
+            return refuse("idle: expected a number of seconds, at most 86400");
+        };
+        session.set_expiry(Expiry { idle: Some(Duration::from_secs(seconds)), ..Expiry::default() })?;
+    }
     session.insert(KEEP, true)?;
     Ok(Response::redirect(&request.link("/"))?)
 }

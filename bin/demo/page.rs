@@ -104,6 +104,7 @@ const LINKS: &[(&str, Links)] = &[
             ("/increment", "adds one and comes back here"),
             ("/read", "reads, and could not write"),
             ("/slow?ms=1000&write=slow", "takes a second, then adds one to a value of its own"),
+            ("/fill?bytes=1000", "puts a thousand bytes into the session"),
         ],
     ),
     (

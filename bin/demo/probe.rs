@@ -19,6 +19,10 @@ use super::page::{self, attribute, text};
 /// `/slow` waits no longer than this.
 const LONGEST: u64 = 60_000;
 
+/// `/fill` puts this in, and no more bytes than that.
+const FILL: &str = "fill";
+const LARGEST: usize = 1 << 20;
+
 /// A page that never touches the session.
 pub(super) fn hello(_: &Demo, _: &mut Request, _: &mut Session) -> Result<Response> {
     Ok(Response::text("Hello, world!\n"))
@@ -55,6 +59,18 @@ pub(super) fn slow(_: &Demo, request: &mut Request, session: &mut Session) -> Re
     let n = session.get::<u64>(&key)?.unwrap_or(0).saturating_add(1);
     session.insert(&key, n)?;
     Ok(Response::text(format!("{key}: {n}\n")))
+}
+
+/// Puts that many bytes into the session, or takes them out again: it grows and shrinks.
+pub(super) fn fill(_: &Demo, request: &mut Request, session: &mut Session) -> Result<Response> {
+    let Ok(bytes @ ..=LARGEST) = request.query_value("bytes").as_deref().unwrap_or("0").parse() else {
+        return refuse("bytes: expected a number, at most 1048576");
+    };
+    match bytes {
+        0 => drop(session.remove::<String>(FILL)?),
+        _ => session.insert(FILL, "x".repeat(bytes))?,
+    }
+    Ok(Response::text(format!("fill: {bytes}\n")))
 }
 
 /// `keep` is a mark, not a number: it decides whether the session stays.

@@ -10,7 +10,7 @@ use cloakroom::session::Id;
 use crate::site::{self, Site, Tally, VISITORS};
 use crate::support::process::{Signal, children, send};
 use crate::support::visit::Visitor;
-use crate::support::{TestDir, eventually};
+use crate::support::{StopOnDrop, TestDir, eventually};
 use crate::turn;
 
 const EACH: u64 = 2000;
@@ -63,15 +63,6 @@ fn get_and_post_over_http_on_many_sessions_are_all_counted_while_old_ones_are_sw
         site::count_all(&site, 16, EACH, by_turns);
         drop(stop);
     });
-}
-
-/// Tells others to stop, also when the test has failed.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

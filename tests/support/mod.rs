@@ -8,7 +8,7 @@ pub mod visit;
 pub mod visitor;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,21 @@ pub struct TestDir {
 
 impl TestDir {
     pub fn new() -> Self {
+        Self::at(&std::env::temp_dir())
+    }
+
+    /// Where there is such a place, on a disk in memory: nothing that others do to the disks keeps anybody waiting.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::at(memory) } else { Self::new() }
+    }
+
+    fn at(place: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             // Short, since the path of a Unix socket must fit into 108 bytes.
-            let path = std::env::temp_dir().join(format!("cloakroom-{}-{number}", std::process::id()));
+            let path = place.join(format!("cloakroom-{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Self { path },
                 // Kept from a test that failed in a process of the same number.
@@ -60,6 +70,15 @@ impl Drop for TestDir {
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells others to stop, also when the test has failed.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Asks again and again until `condition` holds; fails with `what` if it never does. For what gives no sign of itself.

@@ -11,7 +11,7 @@ use crate::load::{Tally, Way};
 use crate::process::{Place, Process};
 use crate::site::{Front, Plan, start_server};
 use crate::support::eventually;
-use crate::support::process::{Proc, Signal, children, demo, demo_at};
+use crate::support::process::{Proc, Signal, anonymous, children, demo, demo_at, descriptors, state};
 use crate::support::turn;
 
 const WORKERS: usize = 4;
@@ -102,7 +102,7 @@ fn storm(clients: Clients, title: &str, mut pool: Pool, events: usize, mut event
     );
     eventually("the crew is complete", || {
         let crew = children(master);
-        crew.len() == wanted(&pool.proc.log()) && crew.iter().all(|&pid| !is_dead(pid))
+        crew.len() == wanted(&pool.proc.log()) && crew.iter().all(|&pid| state(pid).is_some_and(|state| state != 'Z'))
     });
     // A program that is being tried out has some.
     eventually(&format!("the master has {before} descriptors again"), || descriptors(master) == before);
@@ -195,25 +195,13 @@ fn copy_demo(to: &Path) {
     fs::copy(demo().get_program(), to).unwrap();
 }
 
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
-/// Whether a process has ended and nobody has asked how.
-fn is_dead(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z'))
-}
-
-/// What a process has in memory that is in no file, in KiB. Not what it has alone (`Private_*`): that goes up and down
-/// with the children that still share its pages.
+/// What the master has in memory, in KiB.
 fn memory(pid: u32) -> u64 {
-    let mut rollup = String::new();
+    let mut memory = None;
     // There is none in the moment in which it becomes the new program.
     eventually("the master has memory", || {
-        rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        rollup.contains("Anonymous:")
+        memory = anonymous(pid);
+        memory.is_some()
     });
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    memory.unwrap()
 }

@@ -185,6 +185,15 @@ impl Backoff {
         self.row
     }
 
+    /// A worker was killed by somebody else as soon as it was there: its place stays empty for the shortest time, and
+    /// nothing follows from it.
+    pub(super) fn hold_briefly(&mut self, time: u64) {
+        self.held += 1;
+        if time >= self.until {
+            self.until = time + Self::FIRST;
+        }
+    }
+
     /// Whether waiting longer makes no sense.
     pub(super) fn is_exhausted(&self) -> bool {
         self.delay == Self::LAST
@@ -243,6 +252,29 @@ mod tests {
         assert_eq!(backoff.wake() - time - 20_000, 50);
         backoff.relax();
         assert_eq!(backoff.hold(time + 20_000), 1);
+    }
+
+    #[test]
+    fn who_was_killed_by_somebody_else_is_missed_for_the_shortest_time_however_often() {
+        let mut backoff = Backoff::default();
+        let mut time = 1_000_000;
+        for _ in 0..100 {
+            backoff.hold_briefly(time);
+            backoff.hold_briefly(time + 49);
+            backoff.release(time + 49);
+            assert!(!backoff.allows(2) && backoff.allows(3));
+            time += 50;
+            assert_eq!(backoff.wake(), time);
+            backoff.release(time);
+            assert!(backoff.allows(1) && !backoff.is_exhausted());
+        }
+        // One that dies of itself is the first, then; and who is killed meanwhile waits no longer than it.
+        assert_eq!(backoff.hold(time), 1);
+        backoff.hold_briefly(time + 10);
+        assert_eq!(backoff.wake(), time + 50);
+        assert_eq!(backoff.hold(time + 50), 2);
+        backoff.hold_briefly(time + 60);
+        assert_eq!(backoff.wake(), time + 150);
     }
 
     /// A crew of these generations, all ready, in slots 0, 1, ...

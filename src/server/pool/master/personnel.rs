@@ -16,7 +16,7 @@ use crate::server::pool::worker::{self, EXIT_BOOT, EXIT_BOOT_CONFIGURATION};
 use crate::sys::deadline::EXIT_TIMED_OUT;
 use crate::sys::log::log;
 use crate::sys::process::{self, Death};
-use crate::sys::signal::Blocked;
+use crate::sys::signal::{Blocked, Signal};
 
 /// After so many workers in a row that could not start, and none that could, the master gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
@@ -192,7 +192,14 @@ impl Master<'_> {
         if expected || member.reason == Some(Event::TimedOut) {
             return;
         }
-        if boot_failed {
+        let has_lived = member.ready && (has_worked || time.saturating_sub(member.started) >= FAST_DEATH);
+        if self.ever_ready && !member.killed && death == Death::Killed(Signal::KILL.as_raw()) {
+            // A program does not do that to itself: it was a person, or the kernel out of memory. So it says nothing of
+            // the workers that come after it, and there is no reason to give up, nor to take a reload back.
+            if !has_lived {
+                self.backoff.hold_briefly(time);
+            }
+        } else if boot_failed {
             let reason = match death {
                 Death::Exited(EXIT_BOOT | EXIT_BOOT_CONFIGURATION) => text,
                 Death::Exited(status) => format!("exited with status {status} before it was ready"),
@@ -200,7 +207,7 @@ impl Master<'_> {
             };
             let lasting = death == Death::Exited(EXIT_BOOT_CONFIGURATION);
             self.died_fast(&reason, if lasting { EXIT_USAGE } else { EXIT_TEMPORARY }, time);
-        } else if death != Death::Exited(0) && time.saturating_sub(member.started) < FAST_DEATH && !has_worked {
+        } else if death != Death::Exited(0) && !has_lived {
             // It died of itself. One that died of a request is replaced at once, or whoever knows that request could
             // keep the pool empty.
             let reason = match death {
