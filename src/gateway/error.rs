@@ -15,9 +15,6 @@ pub enum GatewayError {
     /// The request head or message-body did not arrive in time (408).
     #[error("{0} did not arrive in time")]
     Timeout(&'static str),
-    /// A message-body came without a length (411).
-    #[error("message-body without a length")]
-    LengthRequired,
     /// The message-body is longer than the limit (413).
     #[error("message-body is longer than the limit of {limit} bytes")]
     BodyTooLarge {
@@ -59,7 +56,6 @@ impl GatewayError {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::OutsideMount => StatusCode::NOT_FOUND,
             Self::Timeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,

@@ -15,9 +15,11 @@ use crate::message::{Request, Response};
 use crate::session::{Access, CookiePolicy, Expiry, Id, Session, Store};
 use crate::store::{DirectoryStore, MemoryStore};
 
+mod facts;
 mod failure;
 mod locks;
 mod overlap;
+mod unsteady;
 
 type Callback = dyn Fn(Request, &mut Session) -> Result<Response> + Send + Sync;
 

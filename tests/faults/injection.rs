@@ -62,11 +62,17 @@ impl Injection {
     }
 }
 
+/// Leaves nothing of this test's environment to a program but where programs are, and where tests/coverage counts.
+pub fn bare(command: &mut Command) -> &mut Command {
+    let kept = ["PATH", "LLVM_PROFILE_FILE"];
+    command.env_clear().envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+}
+
 /// `program` under strace, with a fault or, without one, with all its calls written down.
 pub fn traced(program: &Command, trace: &Path, injection: Option<&Injection>) -> Command {
     let mut command = Command::new("strace");
-    // As a server starts a script: with nothing of this test's environment.
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    // As a server starts a script.
+    bare(&mut command);
     command.args(["-f", "-y", "-q", "-e", "signal=none", "-o"]).arg(trace);
     if let Some(injection) = injection {
         command.args(["-e", &format!("trace={}", injection.call), "-e", &injection.expression()]);

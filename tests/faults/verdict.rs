@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cloakroom::DirectoryStore;
 use cloakroom::session::{Id, Store as _, Stored};
 
-use crate::injection::{Fault, Injection, traced};
+use crate::injection::{Fault, Injection, bare, traced};
 use crate::operation::{Ask, Coat, OWN, Operation, age};
 use crate::support::TestDir;
 use crate::support::process::demo;
@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
             Ask::Page(method, target, form) => self.visitor().script(demo(), method, target, form),
             Ask::Sweep(arguments) => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
-                command.env_clear().arg("sweep").arg("--sessions").arg(&self.sessions).args(arguments);
+                bare(&mut command).arg("sweep").arg("--sessions").arg(&self.sessions).args(arguments);
                 command
             }
         }

@@ -10,6 +10,8 @@ use super::slot::HEADER;
 use super::*;
 use crate::session::{Encoded, Expiry, Saved, Version, now};
 
+mod verdicts;
+
 const WAIT: Duration = Duration::from_secs(20);
 /// What a sweep says that found no session.
 const NOTHING: Swept = Swept { deleted: 0, remaining: 0, complete: true, lag: Duration::ZERO };
