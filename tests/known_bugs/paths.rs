@@ -111,10 +111,7 @@ fn cve_2008_0252_cve_2006_1128_cve_2011_0698_an_id_is_no_path() {
             let what = format!("{front:?}: {}", cookie.escape_ascii());
             let (status, set_cookie, text) = ground.ask("GET", "/check", &cookie).expect("an answer");
             assert_eq!((status, set_cookie), (200, None), "{what}");
-            assert!(
-                text.contains("session_id: None\n") && !text.contains("666") && !text.contains("777"),
-                "{what}: {text}"
-            );
+            assert!(text.contains("session_id: None\n") && text.contains("counter: 0\n"), "{what}: {text}");
             // Session3 deleted what such a cookie named.
             let (status, ..) = ground.ask("GET", "/logout", &cookie).expect("an answer");
             assert_eq!(status, 200, "{what}");
