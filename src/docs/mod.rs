@@ -12,3 +12,5 @@ pub mod reliability {}
 pub mod signals {}
 #[doc = include_str!("status.md")]
 pub mod status {}
+#[doc = include_str!("threat-model.md")]
+pub mod threat_model {}

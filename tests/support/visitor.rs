@@ -7,9 +7,9 @@ use std::sync::Mutex;
 
 use assert_cmd::assert::OutputAssertExt as _;
 
-use super::TestDir;
 use super::client::{read_bytes, send};
 use super::process::{Proc, demo};
+use super::{PATIENCE, TestDir};
 
 /// How visitors reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub enum Front {
 pub struct Site {
     front: Front,
     mount: &'static str,
+    program: fn() -> Command,
     dir: TestDir,
     /// The pool, in a mutex as visitors may come from several threads, and its address.
     pool: Option<(Mutex<Proc>, String)>,
@@ -35,10 +36,15 @@ impl Site {
 
     /// Mounted at `mount`.
     pub fn mounted(front: Front, mount: &'static str) -> Self {
+        Self::of(front, mount, demo)
+    }
+
+    /// Another program.
+    pub fn of(front: Front, mount: &'static str, program: fn() -> Command) -> Self {
         let dir = TestDir::new();
         let sessions = dir.join("sessions");
         let pool = (front != Front::Cgi).then(|| {
-            let mut command = demo();
+            let mut command = program();
             let flag = if front == Front::Http { "--http" } else { "--scgi" };
             command.args([flag, "127.0.0.1:0", "--workers", "2"]).arg("--sessions").arg(&sessions);
             if !mount.is_empty() {
@@ -48,7 +54,7 @@ impl Site {
             let address = pool.address(&flag[2..]);
             (Mutex::new(pool), address)
         });
-        Self { front, mount, dir, pool }
+        Self { front, mount, program, dir, pool }
     }
 
     pub fn visitor(&self) -> Visitor<'_> {
@@ -63,6 +69,11 @@ impl Site {
         &self.dir
     }
 
+    /// The pool's address and its master.
+    pub fn pool(&self) -> Option<(&str, u32)> {
+        self.pool.as_ref().map(|(pool, address)| (address.as_str(), pool.lock().unwrap().pid()))
+    }
+
     /// How many files the session directory holds.
     pub fn stored(&self) -> usize {
         std::fs::read_dir(self.dir.join("sessions")).map_or(0, Iterator::count)
@@ -70,7 +81,7 @@ impl Site {
 
     /// The program as a web server starts it for `request`.
     pub fn cgi(&self, request: &Message<'_>) -> Command {
-        let mut command = demo();
+        let mut command = (self.program)();
         command.env_clear();
         for (name, value) in self.meta(request) {
             command.env(name, OsStr::from_bytes(&value));
@@ -109,11 +120,11 @@ impl Site {
         meta
     }
 
-    /// Sends `request`; `None` where there was no answer at all.
-    fn exchange(&self, request: &Message<'_>) -> Option<Answer> {
+    /// Sends `request`; gives what came, byte by byte.
+    pub fn exchange(&self, request: &Message<'_>) -> Vec<u8> {
         let Some((_, address)) = &self.pool else {
             let mut command = assert_cmd::Command::from_std(self.cgi(request));
-            return Answer::parse(&command.write_stdin(request.body.clone()).output().unwrap().stdout);
+            return command.timeout(PATIENCE).write_stdin(request.body.clone()).output().unwrap().stdout;
         };
         let mut bytes = Vec::new();
         if self.front == Front::Scgi {
@@ -132,7 +143,7 @@ impl Site {
             bytes.extend_from_slice(b"\r\n");
         }
         bytes.extend_from_slice(&request.body);
-        Answer::parse(&read_bytes(send(address, &bytes).unwrap()).unwrap_or_default())
+        read_bytes(send(address, &bytes).unwrap()).unwrap_or_default()
     }
 }
 
@@ -172,7 +183,7 @@ impl Visitor<'_> {
         if let Some(cookie) = &self.cookie {
             request.headers.push(("Cookie", format!("session={cookie}").into_bytes()));
         }
-        let answer = self.site.exchange(&request)?;
+        let answer = Answer::parse(&self.site.exchange(&request))?;
         if let Some(cookie) = answer.header("Set-Cookie") {
             let value = cookie.strip_prefix("session=").unwrap().split(';').next().unwrap();
             self.cookie = (!cookie.contains("Max-Age=0")).then(|| value.to_owned());
