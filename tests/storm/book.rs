@@ -152,18 +152,20 @@ impl Book {
         times.sort_unstable();
         let part = |of_1000: usize| times.get(times.len() * of_1000 / 1000).or(times.last()).copied().unwrap_or(0);
         let millis = |micros: u32| f64::from(micros) / 1000.0;
+        let slow = times.iter().filter(|&&micros| Duration::from_micros(micros.into()) > self.longest).count();
         let [answered, refused, unknown, looks, starved] =
             [&self.answered, &self.refused, &self.unknown, &self.looks, &self.starved].map(|count| count.load(Relaxed));
         let failures = self.failures.lock().unwrap();
         say(&format!(
             "{title}: {events}; {answered} requests answered, {refused} refused, {unknown} cut off, {looks} looks without \
-             a lock, {} failures in {:.1} s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, slowest {:.1} ms ({:.1} s without a processor)",
+             a lock, {} failures in {:.1} s; p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, slowest {:.1} ms, {slow} above {:?} ({:.1} s without a processor)",
             failures.len(),
             self.start.elapsed().as_secs_f64(),
             millis(part(500)),
             millis(part(990)),
             millis(part(999)),
             millis(part(1000)),
+            self.longest,
             Duration::from_micros(starved).as_secs_f64(),
         ));
         let shown: Vec<&str> = failures.iter().take(20).map(String::as_str).collect();
