@@ -126,9 +126,8 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
 
 /// Whether the name of a session is there; not, once damage was set aside.
 pub(super) fn is_named(place: &Place, id: &Id) -> bool {
-    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     // Where that cannot be told it may be there.
-    !matches!(retry_on_intr(|| rustix::fs::statat(&place.descriptor, &*id.to_text(), nofollow)), Err(Errno::NOENT))
+    !matches!(place.stat_name(&*id.to_text()), Err(Errno::NOENT))
 }
 
 enum Judged {

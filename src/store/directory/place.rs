@@ -115,6 +115,11 @@ impl Place {
         }
     }
 
+    /// What stands under a name, links not followed.
+    pub(super) fn stat_name(&self, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<Stat> {
+        retry_on_intr(|| rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW))
+    }
+
     /// Makes creations and deletions in the directory survive a power cut.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         retry_on_intr(|| rustix::fs::fsync(&self.descriptor))

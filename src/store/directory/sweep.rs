@@ -92,7 +92,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
     let since = |time: Millis| Duration::from_millis(now().saturating_sub(time));
     // Most files are told by their time alone, without being opened.
     let due = |modified: Millis| since(modified) >= age.unwrap_or(Duration::ZERO);
-    match stat_name(place, &*id.to_text()) {
+    match place.stat_name(&*id.to_text()) {
         Err(Errno::NOENT) => return Ok(Outcome::Vanished),
         Err(error) => return Err(io_error("inspect session file", &place.file_path(id), error)),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Ok(Outcome::Kept),
@@ -174,17 +174,13 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
     Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive })
 }
 
-fn stat_name(place: &Place, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<Stat> {
-    retry_on_intr(|| rustix::fs::statat(&place.descriptor, name, AtFlags::SYMLINK_NOFOLLOW))
-}
-
 /// What was set aside is kept for a week. Nothing else is removed by that name, and nothing keeps the sweep from the rest.
 fn remove_old_damage(place: &Place, name: &CStr) {
     if !name.to_bytes().starts_with(b"damaged-") {
         return;
     }
     let failed = |verb, error| log!("sweep: {}", crate::error::Error::from(io_error(verb, &place.path, error)));
-    let stat = match stat_name(place, name) {
+    let stat = match place.stat_name(name) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return,
         Err(error) => return failed("inspect damaged session file in", error),
