@@ -1,7 +1,8 @@
 //! Where a request begins and ends, and what is in its head.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::app::FRONTS;
@@ -41,6 +42,16 @@ struct Pool {
     _directory: TestDir,
 }
 
+/// Sends this, says that nothing more will come, and gives what comes back.
+fn exchange(mut connection: impl Read + Write + AsFd, bytes: &[u8]) -> Vec<u8> {
+    // It may be refused before all of it is sent.
+    let _ = connection.write_all(bytes);
+    let _ = rustix::net::shutdown(&connection, rustix::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = connection.read_to_end(&mut answer);
+    answer
+}
+
 impl Pool {
     fn new() -> Self {
         let directory = TestDir::new();
@@ -57,26 +68,17 @@ impl Pool {
 
     /// Sends this and says that nothing more will come; gives what comes back.
     fn ask_http(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut connection = TcpStream::connect(&self.http).expect("connect");
+        let connection = TcpStream::connect(&self.http).expect("connect");
         connection.set_read_timeout(Some(PATIENCE)).expect("set");
-        // It may be refused before all of it is sent.
-        let _ = connection.write_all(bytes);
-        let _ = connection.shutdown(Shutdown::Write);
-        let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer);
-        answer
+        exchange(connection, bytes)
     }
 
     /// The same over SCGI.
     fn ask_scgi(&self, bytes: &[u8]) -> Vec<u8> {
         let path = self.scgi.strip_prefix("unix:").expect("a path");
-        let mut connection = UnixStream::connect(path).expect("connect");
+        let connection = UnixStream::connect(path).expect("connect");
         connection.set_read_timeout(Some(PATIENCE)).expect("set");
-        let _ = connection.write_all(bytes);
-        let _ = connection.shutdown(Shutdown::Write);
-        let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer);
-        answer
+        exchange(connection, bytes)
     }
 
     /// Whether the worker is the same and serves, and how much memory it has to itself.
