@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, StatusCode};
 
@@ -20,8 +21,8 @@ pub(crate) struct Reply {
 /// The seam between the connection modules (`scgi`, `http`) and the worker: the worker's scoreboard slot, access
 /// counts and wish to stop, without the connections knowing that there is a pool.
 pub(crate) trait Activity {
-    /// A request head has been read.
-    fn received(&self, _meta: &MetaVariables) {}
+    /// A request has been read, its head at this time; also one that is refused, if it had a head.
+    fn received(&self, _meta: &MetaVariables, _since: Instant) {}
     /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
     /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
     fn begin(&self, method: &Method, path: &str);

@@ -16,6 +16,7 @@ const IN_MEMORY: u64 = 64 * 1024;
 const BYTES_PER_SECOND: u64 = 1024;
 
 /// Collects a message-body.
+#[derive(Debug)]
 pub(super) struct Collector {
     memory: Vec<u8>,
     file: Option<File>,
@@ -77,6 +78,7 @@ impl Collector {
 }
 
 /// How long a client may take for its message-body.
+#[derive(Debug)]
 pub(super) struct Pace {
     started: Instant,
 }

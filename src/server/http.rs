@@ -2,19 +2,17 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use super::activity::Activity;
-use super::body::{Collector, Pace};
 use super::buffers::Buffers;
 use super::exchange::{Application, answer, linger, refusal};
+use super::reception::{Received, Reception, Refusal, Step, Unserved};
 use super::reply::{self, ReplyError};
 use super::stream::Stream;
-use crate::gateway::http1::chunked::{Decoder, Piece};
-use crate::gateway::http1::{self, CONTINUE, Ends, Exchange, Framing, Head, HeadScanner};
+use crate::gateway::http1::Exchange;
 use crate::gateway::{Front, GatewayError, Limits};
 use crate::host::Host;
-use crate::message::{Body, RequestParts};
+use crate::message::RequestParts;
 
 /// Requests of one connection that are served in a row. A client that always has another one there must not keep the
 /// worker from its listeners.
@@ -46,12 +44,6 @@ enum Left {
     Unread,
     /// To be closed so that the other side sees a failure.
     Broken,
-}
-
-/// A request that was not read: refused, or its client went.
-enum Unserved {
-    Refused(GatewayError, Exchange),
-    Gone,
 }
 
 /// The same for anything that answers.
@@ -100,13 +92,17 @@ fn serve_one(
         }
     }
     let limits = application.limits();
-    let (head, body, since) = match receive(stream, limits, activity, buffers) {
+    let received = match receive(stream, &mut Reception::http(limits), limits, buffers) {
         Ok(received) => received,
         Err(Unserved::Gone) => return Left::Closed,
-        Err(Unserved::Refused(error, exchange)) => return refuse(stream, &error, exchange, limits, activity, buffers),
+        Err(Unserved::Refused(Refusal { error, exchange, head })) => {
+            head.inspect(|(meta, since)| activity.received(meta, *since));
+            return refuse(stream, &error, exchange, limits, activity, buffers);
+        }
     };
-    let mut exchange = head.exchange;
-    let (parts, response) = match answer(head.meta, body, Front::Http, since, application, activity) {
+    let Received { meta, body, mut exchange, since } = received;
+    activity.received(&meta, since);
+    let (parts, response) = match answer(meta, body, Front::Http, since, application, activity) {
         Ok(answer) => answer,
         Err(error) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
@@ -135,115 +131,20 @@ fn client(parts: Option<&RequestParts>, stream: &Stream) -> Option<IpAddr> {
     }
 }
 
-/// Reads one request, of which some bytes are in `buffers.pending`; what follows it is left there. Also says when its
-/// head was there.
-fn receive(
+/// Reads one request, of which some bytes may be in `buffers.pending`; what follows it is left there.
+pub(super) fn receive(
     stream: &Stream,
-    limits: &Limits,
-    activity: &dyn Activity,
-    buffers: &mut Buffers,
-) -> Result<(Head, Body, Instant), Unserved> {
-    let mut head = receive_head(stream, limits, buffers)?;
-    activity.received(&head.meta);
-    let (body, since) = receive_body(stream, &mut head, limits, buffers)?;
-    Ok((head, body, since))
-}
-
-/// Reads one request head, of which some bytes may be there.
-fn receive_head(stream: &Stream, limits: &Limits, buffers: &mut Buffers) -> Result<Head, Unserved> {
-    let broken = |error| Unserved::Refused(error, Exchange::BROKEN);
-    let deadline = Instant::now() + limits.head_timeout;
-    let mut scanner = HeadScanner::default();
-    let length = loop {
-        if let Some(length) = scanner.scan(&buffers.pending, limits).map_err(broken)? {
-            break length;
-        }
-        match stream.read(&mut buffers.input, deadline) {
-            Ok(0) => return Err(broken(GatewayError::Malformed("connection ends within the head"))),
-            Ok(n) => buffers.pending.extend_from_slice(&buffers.input[..n]),
-            Err(error) => return Err(unserved(&error, "request head", Exchange::BROKEN)),
-        }
-    };
-    let ends = Ends { peer: stream.peer(), local: stream.local() };
-    let head = http1::parse_head(&buffers.pending[..length], ends, limits).map_err(broken)?;
-    buffers.pending.drain(..length);
-    Ok(head)
-}
-
-/// Reads the message-body of a request; says, too, when that began.
-fn receive_body(
-    stream: &Stream,
-    head: &mut Head,
+    reception: &mut Reception,
     limits: &Limits,
     buffers: &mut Buffers,
-) -> Result<(Body, Instant), Unserved> {
-    let exchange = head.exchange;
-    let refused = |error| Unserved::Refused(error, exchange);
-    let announced = if let Framing::Length(length) = head.framing { Some(length) } else { None };
-    let mut collector = Collector::new(announced, limits.body).map_err(refused)?;
-    // Who has begun to send does not wait.
-    if head.expects_continue && buffers.pending.is_empty() {
-        let mut writer = stream.writer(limits.write_timeout);
-        io::Write::write_all(&mut writer, CONTINUE).map_err(|_| Unserved::Gone)?;
-    }
-    let mut decoder = Decoder::new();
-    let pace = Pace::new();
+) -> Result<Received, Unserved> {
     loop {
-        let used = match announced {
-            Some(length) => take(&buffers.pending, length, &mut collector),
-            None => take_chunks(&buffers.pending, &mut decoder, &mut collector),
-        };
-        let (used, is_complete) = used.map_err(refused)?;
-        buffers.pending.drain(..used);
-        if is_complete {
-            break;
-        }
-        match stream.read(&mut buffers.input, pace.deadline(limits, collector.length())) {
-            Ok(0) => return Err(refused(GatewayError::Malformed("connection ends within the message-body"))),
-            Ok(n) => buffers.pending.extend_from_slice(&buffers.input[..n]),
-            Err(error) => return Err(unserved(&error, "message-body", exchange)),
-        }
-    }
-    if head.framing == Framing::Chunked {
-        // Decoded, it is a message-body like every other (RFC 9112 section 7.1.3).
-        head.meta.remove("HTTP_TRANSFER_ENCODING");
-        head.meta.remove("HTTP_TRAILER");
-        head.meta.push("CONTENT_LENGTH", collector.length().to_string());
-    }
-    let body = collector.finish().map_err(refused)?;
-    Ok((body, pace.started()))
-}
-
-fn unserved(error: &io::Error, what: &'static str, exchange: Exchange) -> Unserved {
-    if error.kind() == io::ErrorKind::TimedOut {
-        Unserved::Refused(GatewayError::Timeout(what), exchange)
-    } else {
-        Unserved::Gone
-    }
-}
-
-/// Takes what belongs to a message-body of `length` bytes. Returns how much that was, and whether it is complete.
-fn take(pending: &[u8], length: u64, collector: &mut Collector) -> Result<(usize, bool), GatewayError> {
-    let missing = usize::try_from(length - collector.length()).unwrap_or(usize::MAX);
-    let used = pending.len().min(missing);
-    collector.push(&pending[..used])?;
-    Ok((used, collector.length() == length))
-}
-
-/// Takes what belongs to a message-body in chunks.
-fn take_chunks(
-    pending: &[u8],
-    decoder: &mut Decoder,
-    collector: &mut Collector,
-) -> Result<(usize, bool), GatewayError> {
-    let mut used = 0;
-    loop {
-        let (n, piece) = decoder.next(&pending[used..])?;
-        used += n;
-        match piece {
-            Piece::Data(data) => collector.push(data)?,
-            Piece::More => return Ok((used, false)),
-            Piece::Done => return Ok((used, true)),
+        match reception.advance(stream, limits, &mut buffers.input, &mut buffers.pending) {
+            Step::Complete(received) => return Ok(received),
+            // It is asked again also where nothing came: then it is refused.
+            Step::Wait(until) => _ = stream.wait_readable(until),
+            Step::Again => {}
+            Step::Unserved(unserved) => return Err(unserved),
         }
     }
 }

@@ -15,6 +15,7 @@ mod open;
 mod options;
 mod pool;
 mod privileges;
+mod reception;
 pub(crate) mod reply;
 mod run;
 pub(crate) mod scgi;

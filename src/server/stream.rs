@@ -50,6 +50,16 @@ impl Stream {
         }
     }
 
+    /// Writes what the kernel has room for; `WouldBlock` where it has none.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
     /// Reads what comes before `deadline`; 0 is the end, `TimedOut` that nothing came.
     pub(super) fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         loop {
@@ -58,6 +68,11 @@ impl Stream {
                 result => return result,
             }
         }
+    }
+
+    /// Waits until there is something to be read, or the end, but not beyond `deadline`. False where nothing came.
+    pub(super) fn wait_readable(&self, deadline: Instant) -> bool {
+        self.wait(PollFlags::IN, deadline).is_ok()
     }
 
     /// Whether something is there to be read, or comes within `time`.
@@ -124,14 +139,13 @@ pub(super) struct Writer<'a> {
 impl Writer<'_> {
     fn write_before(&self, bytes: &[u8], deadline: &mut Option<Instant>) -> io::Result<usize> {
         loop {
-            match rustix::net::send(&self.stream.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
+            match self.stream.write_now(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // The clock is asked only where there is something to wait for.
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
                     self.stream.wait(PollFlags::OUT, deadline)?;
                 }
-                result => return Ok(result?),
+                result => return result,
             }
         }
     }

@@ -1,8 +1,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::super::activity::Alone;
 use super::super::exchange::support::{Counter, Echo, client};
 use super::*;
 
@@ -169,9 +168,10 @@ fn a_body_in_chunks_is_like_every_other_for_the_application() {
         client(vec![post("Transfer-Encoding: chunked\r\nTrailer: X\r\n", "3;a\r\nabc\r\n0\r\nX: y\r\n\r\n")]);
     std::thread::sleep(Duration::from_millis(20));
     let mut buffers = Buffers::new();
-    let (head, body, _) = receive(&stream, &Echo::new().limits, &Alone, &mut buffers).ok().unwrap();
-    assert_eq!(head.meta.get("CONTENT_LENGTH"), Some(&b"3"[..]));
-    assert_eq!((head.meta.get("HTTP_TRANSFER_ENCODING"), head.meta.get("HTTP_TRAILER")), (None, None));
+    let limits = Echo::new().limits;
+    let Received { meta, body, .. } = receive(&stream, &mut Reception::http(&limits), &limits, &mut buffers).unwrap();
+    assert_eq!(meta.get("CONTENT_LENGTH"), Some(&b"3"[..]));
+    assert_eq!((meta.get("HTTP_TRANSFER_ENCODING"), meta.get("HTTP_TRAILER")), (None, None));
     assert_eq!(body.into_bytes().unwrap(), "abc");
     drop(stream);
     thread.join().unwrap();

@@ -1,7 +1,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::activity::Alone;
 use super::super::exchange::support::{Counter, Echo, client};
@@ -81,8 +81,11 @@ fn a_trickle_does_not_prolong_the_head() {
     });
     let started = Instant::now();
     let mut buffers = Buffers::new();
-    let result = receive(&Stream::new(server, None, None), &Echo::new().limits, &Alone, &mut buffers);
-    assert!(matches!(result, Err(GatewayError::Timeout(_))));
+    let limits = Echo::new().limits;
+    let stream = Stream::new(server, None, None);
+    let result = receive(&stream, &mut Reception::scgi(&limits), &limits, &mut buffers);
+    let Err(Unserved::Refused(refusal)) = result else { panic!("{result:?}") };
+    assert!(matches!(refusal.error, GatewayError::Timeout(_)));
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
     thread.join().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
@@ -105,11 +105,11 @@ impl Desk {
 }
 
 impl Activity for Desk {
-    fn received(&self, meta: &MetaVariables) {
+    fn received(&self, meta: &MetaVariables, since: Instant) {
         if let Some((journal, _)) = &self.journal {
             // Of the request before this one.
             self.slot.set_session(0);
-            journal.note(meta);
+            journal.note(meta, since);
         }
     }
 
