@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 
+use super::load::Load;
+use super::stream::Stream;
 use crate::message::{Clock, MetaVariables};
 
 /// A response that was sent, or as much of it as the client took.
@@ -34,6 +36,15 @@ pub(crate) trait Activity {
     fn end(&self, status: StatusCode);
     /// A request has been answered, also one that was refused and is nobody's [`begin`](Self::begin).
     fn replied(&self, _reply: &Reply) {}
+    /// Whether there is somebody to [hand over](Self::hand_over) to.
+    fn has_porter(&self) -> bool {
+        false
+    }
+    /// Hands a connection to whoever waits for slow clients in the worker's place; it is theirs then. False where nobody
+    /// takes it: it stays here.
+    fn hand_over(&self, _stream: &Stream, _load: &Load<'_>) -> bool {
+        false
+    }
     /// Whether a persistent connection should be closed after this response: the worker is stopping or recycled.
     fn stopping(&self) -> bool;
 }

@@ -5,8 +5,11 @@ use std::net::IpAddr;
 
 use super::activity::Activity;
 use super::buffers::Buffers;
-use super::exchange::{Application, answer, linger, refusal};
-use super::reception::{Received, Reception, Refusal, Step, Unserved};
+use super::departure::Departure;
+use super::exchange::{Application, answer, refusal};
+use super::feed::End;
+use super::linger::linger;
+use super::reception::{Begun, Received, Reception, Refusal, Unserved, receive};
 use super::reply::{self, ReplyError};
 use super::stream::Stream;
 use crate::gateway::http1::Exchange;
@@ -30,8 +33,16 @@ pub(crate) enum Next {
 /// Serves the requests that have arrived on an HTTP connection. It never waits for a request to begin: a connection
 /// on which nothing has arrived, also a new one, is [`Next::Idle`]. A worker that stops may close one that was served
 /// before; the request of a new one may be on its way.
-pub(crate) fn serve_http(stream: Stream, host: &Host, activity: &dyn Activity, buffers: &mut Buffers) -> Next {
-    serve(stream, host, activity, buffers)
+///
+/// `begun` is a request that somebody else has begun to read.
+pub(crate) fn serve_http(
+    stream: Stream,
+    begun: Option<Begun>,
+    host: &Host,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) -> Next {
+    serve(stream, begun, host, activity, buffers)
 }
 
 /// How one request left the connection.
@@ -49,20 +60,22 @@ enum Left {
 /// The same for anything that answers.
 pub(super) fn serve(
     stream: Stream,
+    begun: Option<Begun>,
     application: &dyn Application,
     activity: &dyn Activity,
     buffers: &mut Buffers,
 ) -> Next {
     buffers.clear();
+    let mut begun = begun.map(|begun| begun.go_on(&mut buffers.pending));
     let mut in_a_row = 0;
     let next = loop {
         in_a_row += 1;
-        match serve_one(&stream, application, activity, in_a_row == IN_A_ROW, buffers) {
+        match serve_one(&stream, begun.take(), application, activity, in_a_row == IN_A_ROW, buffers) {
             Left::Open => {}
             Left::Quiet => break Next::Idle(stream),
             Left::Closed => break Next::Close,
             Left::Unread => {
-                linger(stream, application.limits(), buffers);
+                linger(&stream, application.limits(), activity, buffers);
                 break Next::Close;
             }
             Left::Broken => {
@@ -77,12 +90,13 @@ pub(super) fn serve(
 
 fn serve_one(
     stream: &Stream,
+    begun: Option<Reception>,
     application: &dyn Application,
     activity: &dyn Activity,
     is_last: bool,
     buffers: &mut Buffers,
 ) -> Left {
-    if buffers.pending.is_empty() {
+    if begun.is_none() && buffers.pending.is_empty() {
         match stream.read_now(&mut buffers.input) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Quiet,
             Ok(0) | Err(_) => return Left::Closed,
@@ -92,9 +106,10 @@ fn serve_one(
         }
     }
     let limits = application.limits();
-    let received = match receive(stream, &mut Reception::http(limits), limits, buffers) {
+    let mut reception = begun.unwrap_or_else(|| Reception::http(limits));
+    let received = match receive(stream, &mut reception, limits, activity, buffers) {
         Ok(received) => received,
-        Err(Unserved::Gone) => return Left::Closed,
+        Err(Unserved::Gone | Unserved::HandedOver) => return Left::Closed,
         Err(Unserved::Refused(Refusal { error, exchange, head })) => {
             head.inspect(|(meta, since)| activity.received(meta, *since));
             return refuse(stream, &error, exchange, limits, activity, buffers);
@@ -107,19 +122,26 @@ fn serve_one(
         Err(error) => return refuse(stream, &error, exchange, limits, activity, buffers),
     };
     exchange.keep_alive &= !is_last && !activity.stopping();
-    let mut writer = stream.writer(limits.write_timeout);
-    let result = reply::http(&mut writer, response, parts.as_deref(), exchange, buffers);
+    let mut departure = Departure::new(stream, limits.write_timeout, activity);
+    let result = reply::http(&mut departure, response, parts.as_deref(), exchange, buffers);
     activity.replied(&buffers.sent.to(client(parts.as_deref(), stream)));
-    match result {
-        Ok(true) => Left::Open,
-        Ok(false) if !buffers.pending.is_empty() => Left::Unread,
+    let end = match result {
+        Ok(true) => End::Keep,
+        Ok(false) if !buffers.pending.is_empty() => End::Linger,
+        Ok(false) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => End::Close,
+        Err(ReplyError::Body { announced: false }) => End::Abort,
+    };
+    let is_whole = result.is_ok();
+    if departure.end(end, &mut buffers.pending) {
+        return Left::Closed;
+    }
+    match end {
+        End::Keep => Left::Open,
+        End::Linger => Left::Unread,
+        End::Abort => Left::Broken,
         // The client may have sent another request before it read that this one was the last.
-        Ok(false) => match stream.read_now(&mut buffers.input) {
-            Ok(n) if n > 0 => Left::Unread,
-            _ => Left::Closed,
-        },
-        Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => Left::Closed,
-        Err(ReplyError::Body { announced: false }) => Left::Broken,
+        End::Close if is_whole && stream.read_now(&mut buffers.input).is_ok_and(|n| n > 0) => Left::Unread,
+        End::Close => Left::Closed,
     }
 }
 
@@ -131,24 +153,6 @@ fn client(parts: Option<&RequestParts>, stream: &Stream) -> Option<IpAddr> {
     }
 }
 
-/// Reads one request, of which some bytes may be in `buffers.pending`; what follows it is left there.
-pub(super) fn receive(
-    stream: &Stream,
-    reception: &mut Reception,
-    limits: &Limits,
-    buffers: &mut Buffers,
-) -> Result<Received, Unserved> {
-    loop {
-        match reception.advance(stream, limits, &mut buffers.input, &mut buffers.pending) {
-            Step::Complete(received) => return Ok(received),
-            // It is asked again also where nothing came: then it is refused.
-            Step::Wait(until) => _ = stream.wait_readable(until),
-            Step::Again => {}
-            Step::Unserved(unserved) => return Err(unserved),
-        }
-    }
-}
-
 fn refuse(
     stream: &Stream,
     error: &GatewayError,
@@ -157,14 +161,23 @@ fn refuse(
     activity: &dyn Activity,
     buffers: &mut Buffers,
 ) -> Left {
-    let response = refusal("http", error);
-    let exchange = Exchange { keep_alive: false, ..exchange };
-    let result = reply::http(&mut stream.writer(limits.write_timeout), response, None, exchange, buffers);
+    let mut departure = Departure::new(stream, limits.write_timeout, activity);
+    let result = refuse_to(&mut departure, error, exchange, buffers);
     activity.replied(&buffers.sent.to(client(None, stream)));
-    match result {
-        Ok(_) => Left::Unread,
-        Err(_) => Left::Closed,
-    }
+    let end = if result.is_ok() { End::Linger } else { End::Close };
+    let is_away = departure.end(end, &mut buffers.pending);
+    if is_away || result.is_err() { Left::Closed } else { Left::Unread }
+}
+
+/// Says why a request is refused, and that the connection is closed.
+pub(super) fn refuse_to(
+    sink: &mut dyn io::Write,
+    error: &GatewayError,
+    exchange: Exchange,
+    buffers: &mut Buffers,
+) -> Result<(), ReplyError> {
+    let exchange = Exchange { keep_alive: false, ..exchange };
+    reply::http(sink, refusal("http", error), None, exchange, buffers).map(drop)
 }
 
 #[cfg(test)]
