@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "slow_clients/crowd.rs"]
+mod crowd;
 #[path = "slow_clients/lives.rs"]
 mod lives;
 #[path = "slow_clients/reader.rs"]

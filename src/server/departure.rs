@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::activity::Activity;
 use super::feed::{End, Feed};
@@ -40,7 +40,7 @@ impl<'a> Departure<'a> {
     fn wait(&mut self, progress: &mut Progress) -> io::Result<()> {
         match self.patience.wait(|until| self.stream.wait_writable(until).is_ok()) {
             Waited::Ready => return Ok(()),
-            Waited::Alone => {}
+            Waited::Alone => return self.stream.wait_writable(progress.deadline(self.timeout)),
             Waited::Slow => {
                 // The other side takes no more than a client does, and has as much time.
                 if let Ok((feed, other)) = Feed::pair(2 * self.timeout) {
@@ -50,10 +50,10 @@ impl<'a> Departure<'a> {
                         return Ok(());
                     }
                 }
-                self.patience.give_up();
+                self.patience.refuse();
             }
         }
-        self.stream.wait_writable(progress.deadline(self.timeout))
+        if Instant::now() < progress.deadline(self.timeout) { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn linger(stream: &Stream, limits: &Limits, activity: &dyn Activity, 
         match patience.wait(|until| stream.wait_readable(until)) {
             Waited::Ready => {}
             Waited::Slow if activity.hand_over(stream, &lingering.load()) => return,
-            Waited::Slow => patience.give_up(),
+            Waited::Slow => patience.refuse(),
             Waited::Alone => _ = stream.wait_readable(lingering.deadline),
         }
     }

@@ -319,7 +319,7 @@ pub(super) fn receive(
                     buffers.pending.clear();
                     return Err(Unserved::HandedOver);
                 }
-                Waited::Slow => patience.give_up(),
+                Waited::Slow => patience.refuse(),
                 Waited::Alone => _ = stream.wait_readable(deadline),
             },
         }

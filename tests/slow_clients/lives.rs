@@ -21,7 +21,7 @@ impl Slow {
         let (mut senders, mut readers) = (Vec::new(), Vec::new());
         for way in WAYS {
             let head = way.request("GET", "/hello", b"");
-            let body = way.request("POST", "/slow?ms=0", &[b'x'; 100_000]);
+            let body = way.request("POST", "/slow?ms=0", &vec![b'x'; 100_000]);
             for (request, at) in [(&head, 12), (&body, body.len() - 70_000), (&body, body.len() - 1)] {
                 let mut client = site.doors.connect(way).expect("connect");
                 client.send(&request[..at]).expect("send");

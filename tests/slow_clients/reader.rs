@@ -11,9 +11,7 @@ const LARGE: usize = 12 << 20;
 
 /// Reads to the end of the connection, with pauses at first.
 fn read_slowly(client: &mut Client) -> Vec<u8> {
-    let mut all = vec![0; 50];
-    client.read(&mut all).expect("the beginning");
-    let mut all = all;
+    let mut all = Vec::new();
     for _ in 0..5 {
         thread::sleep(PAUSE);
         let mut piece = [0; 1000];
@@ -135,7 +133,7 @@ fn what_comes_late_comes_at_once() {
             }
         }
         let (almost, took) = (late.expect("almost all"), began.elapsed());
-        assert!(took - almost > Duration::from_millis(300), "{way:?}: {almost:?}, {took:?}");
+        assert!(took.saturating_sub(almost) > Duration::from_millis(300), "{way:?}: {almost:?}, {took:?}");
     }
 }
 

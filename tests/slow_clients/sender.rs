@@ -91,7 +91,8 @@ fn large_bodies_arrive_whole_however_slowly() {
     let site = Site::new(2, &[]);
     for length in [1_000, 70_000, 300_000] {
         let file: Vec<u8> = (0..length).map(|at: u32| (at % 253) as u8).collect();
-        let sum = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let digits = Sha256::digest(&file).iter().flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<u8>>();
+        let sum: String = digits.into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
         let head = "--xyz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n";
         let body = [head.as_bytes(), &file, b"\r\n--xyz--\r\n"].concat();
         let pieces: Vec<&[u8]> = body.chunks(body.len() / 7).collect();

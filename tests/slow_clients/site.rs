@@ -173,7 +173,7 @@ impl Client {
             Socket::Tcp(stream) => stream.set_nonblocking(true),
             Socket::Unix(stream) => stream.set_nonblocking(true),
         }
-        .expect("nonblocking");
+        .expect("set nonblocking");
     }
 
     /// Takes little from the kernel at once, so that the server sees a slow reader soon.
