@@ -40,6 +40,10 @@ pub(crate) trait Activity {
     fn has_porter(&self) -> bool {
         false
     }
+    /// Whether there is room on the disk for what slow clients have still to be sent.
+    fn may_store(&self) -> bool {
+        true
+    }
     /// Hands a connection to whoever waits for slow clients in the worker's place; it is theirs then. False where nobody
     /// takes it: it stays here.
     fn hand_over(&self, _stream: &Stream, _load: &Load<'_>) -> bool {

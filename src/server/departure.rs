@@ -43,8 +43,9 @@ impl<'a> Departure<'a> {
             Waited::Alone => return self.stream.wait_writable(progress.deadline(self.timeout)),
             Waited::Slow => {
                 // The other side takes no more than a client does, and has as much time.
-                if let Ok((feed, other)) = Feed::pair(2 * self.timeout) {
-                    let load = Load { errand: Errand::Send, state: Vec::new(), descriptors: vec![other.as_fd()] };
+                if let Ok((feed, other)) = Feed::pair(2 * self.timeout, self.activity.may_store()) {
+                    let descriptors = [other.as_fd()].into_iter().chain(feed.file()).collect();
+                    let load = Load { errand: Errand::Send, state: Vec::new(), descriptors };
                     if self.activity.hand_over(self.stream, &load) {
                         self.feed = Some(feed);
                         return Ok(());
@@ -66,7 +67,7 @@ impl Write for Departure<'_> {
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let mut progress = Progress::default();
         while !bytes.is_empty() {
-            if let Some(feed) = &self.feed {
+            if let Some(feed) = &mut self.feed {
                 return feed.send(bytes);
             }
             match self.stream.write_now(bytes) {

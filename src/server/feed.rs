@@ -1,10 +1,13 @@
 //! A feed: what is still to be sent of a response, on its way to the process that sends it.
 //!
-//! The worker that has the response writes it as it would write to the client, and says at last what becomes of the
-//! connection. If it dies before, the other side sees that the end is missing.
+//! The worker that has the response writes it as it would write to the client: into a file that both have open, and what
+//! is too much for that into a socket. At last it says what becomes of the connection. If it dies before, the other side
+//! sees that the end is missing.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,28 +44,50 @@ impl End {
 
 /// The first byte of a message: what the others are.
 const RESPONSE: u8 = b'r';
+/// How much of the response is in the file.
+const IN_FILE: u8 = b'f';
 /// Bytes of the next request.
 const PENDING: u8 = b'p';
 const END: u8 = b'e';
+
+/// The most that goes into the file: beyond it the worker waits for the client, as if there were no feed.
+pub(crate) const STORED: u64 = 64 << 20;
 
 /// The end of the worker.
 #[derive(Debug)]
 pub(super) struct Feed {
     fd: OwnedFd,
+    /// Where the response goes, and how much of it is there; none once it was full, or where there cannot be one.
+    file: Option<(File, u64)>,
     /// How long the other side may take for a message.
     timeout: Duration,
 }
 
 impl Feed {
     /// Both ends of one; the other is for [`Message::receive`].
-    pub(super) fn pair(timeout: Duration) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn pair(timeout: Duration, may_store: bool) -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (fd, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok((Self { fd, timeout }, other))
+        let file = if may_store { tempfile::tempfile().ok().map(|file| (file, 0)) } else { None };
+        Ok((Self { fd, file, timeout }, other))
+    }
+
+    /// The file, for the other side.
+    pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(|(file, _)| file.as_fd())
     }
 
     /// Sends a part of the response.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some((file, length)) = &mut self.file {
+            let new = *length + bytes.len() as u64;
+            // Where the disk is full, what was written of it is as if it were not there.
+            if new <= STORED && file.write_all_at(bytes, *length).is_ok() {
+                *length = new;
+                return self.put(IN_FILE, &new.to_ne_bytes());
+            }
+            self.file = None;
+        }
         bytes.chunks(PIECE).try_for_each(|piece| self.put(RESPONSE, piece))
     }
 
@@ -104,6 +129,8 @@ impl AsFd for Feed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
     Response(&'a [u8]),
+    /// So much of the response is in the file.
+    InFile(u64),
     Pending(&'a [u8]),
     End(End),
     /// Whoever was to send it is gone.
@@ -126,6 +153,7 @@ impl<'a> Message<'a> {
         };
         match buffer[..n].split_first() {
             Some((&RESPONSE, bytes)) => Self::Response(bytes),
+            Some((&IN_FILE, length)) => length.try_into().map_or(Self::Lost, |it| Self::InFile(u64::from_ne_bytes(it))),
             Some((&PENDING, bytes)) => Self::Pending(bytes),
             Some((&END, &[code])) => End::of(code).map_or(Self::Lost, Self::End),
             _ => Self::Lost,

@@ -11,6 +11,10 @@ use crate::server::listener::Listener;
 use crate::server::load::Load;
 use crate::server::stream::Stream;
 
+/// Bytes that all files of requests and responses may have together, more or less: who looks at that looks before it
+/// writes.
+pub(super) const STORED: u64 = 2 << 30;
+
 /// The queue, in the master and in every process of the pool.
 #[derive(Debug)]
 pub(super) struct Dock {
@@ -36,6 +40,11 @@ impl Dock {
     /// Whether what is left here is seen to: not where the pool stops, or no porter can be started.
     pub(super) fn is_attended(&self) -> bool {
         !self.board.is_told_to_stop() && self.board.slow(Slow::Missing) == 0
+    }
+
+    /// Whether more may be stored for slow clients.
+    pub(super) fn has_room(&self) -> bool {
+        self.board.slow(Slow::Stored) < STORED
     }
 
     /// Leaves a connection here; the caller closes its own descriptor. False where that cannot be: the queue is full,

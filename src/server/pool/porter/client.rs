@@ -119,7 +119,7 @@ impl Client {
                     }
                 }
                 Work::Send(dispatch) => {
-                    dispatch.take(dispatch.stored().saturating_add(help.room), &mut buffers.piece);
+                    dispatch.take(&mut buffers.piece);
                     let flags = EventFlags::OUT;
                     match dispatch.send(&self.stream, help.limits.write_timeout) {
                         dispatch::State::Sending(deadline) => return Next::Wait(flags, Some(deadline)),

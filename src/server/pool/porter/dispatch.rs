@@ -1,4 +1,4 @@
-//! A response on its way out of the porter: what came through the feed waits in memory, beyond that in a file.
+//! A response on its way out of the porter: what is in the file of its feed goes first, then what comes through it.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,8 @@ use crate::server::load::{Cargo, Errand, Load};
 use crate::server::stream::{Progress, Stream};
 use crate::server::wire::{Page, Pen};
 
-/// What waits in memory.
+/// What is sent at once out of the file, and what waits in memory behind it.
 const IN_MEMORY: usize = 32 * 1024;
-/// What waits in the file of one response: beyond it whoever has the response waits, as it would for the client.
-pub(super) const IN_FILE: u64 = 64 << 20;
 /// How many messages, or pieces, go before it is others' turn.
 const TURN: usize = 16;
 
@@ -25,8 +23,8 @@ pub(super) struct Dispatch {
     memory: Vec<u8>,
     sent: usize,
     /// What goes after it.
-    file: Option<Overflow>,
-    /// And what goes after that, as the file could not take it.
+    file: Option<Stored>,
+    /// And what goes after that, as it came by the feed.
     late: Vec<u8>,
     /// Where more comes from.
     feed: Option<OwnedFd>,
@@ -35,12 +33,11 @@ pub(super) struct Dispatch {
     /// What has come of the next request.
     pending: Vec<u8>,
     progress: Progress,
-    /// The file cannot take more for the moment.
-    is_full: bool,
 }
 
+/// The file that whoever has the response writes it to.
 #[derive(Debug)]
-struct Overflow {
+struct Stored {
     file: File,
     /// From here on it is still to be sent.
     at: u64,
@@ -65,7 +62,9 @@ impl Dispatch {
     pub(super) fn of_cargo(cargo: Cargo) -> Option<Self> {
         let mut descriptors = cargo.descriptors.into_iter();
         if cargo.state.is_empty() {
-            return Some(Self::of(Some(descriptors.next()?)));
+            let mut dispatch = Self::of(Some(descriptors.next()?));
+            dispatch.file = descriptors.next().map(|file| Stored { file: file.into(), at: 0, length: 0 });
+            return Some(dispatch);
         }
         let mut page = Page(&cargo.state);
         let mut dispatch = Self::of(None);
@@ -78,7 +77,7 @@ impl Dispatch {
         };
         if page.flag()? {
             let (at, length) = (page.number()?, page.number()?);
-            dispatch.file = Some(Overflow { file: descriptors.next()?.into(), at, length });
+            dispatch.file = Some(Stored { file: descriptors.next()?.into(), at, length });
         }
         if page.flag()? {
             dispatch.feed = Some(descriptors.next()?);
@@ -96,7 +95,6 @@ impl Dispatch {
             end: None,
             pending: Vec::new(),
             progress: Progress::default(),
-            is_full: false,
         }
     }
 
@@ -112,9 +110,9 @@ impl Dispatch {
         pen.number(self.end.map_or(0, |end| u64::from(end.code()) + 1));
         let mut descriptors = Vec::new();
         pen.flag(self.file.is_some());
-        if let Some(overflow) = &self.file {
-            pen.number(overflow.at).number(overflow.length);
-            descriptors.push(overflow.file.as_fd());
+        if let Some(stored) = &self.file {
+            pen.number(stored.at).number(stored.length);
+            descriptors.push(stored.file.as_fd());
         }
         pen.flag(self.feed.is_some());
         descriptors.extend(self.feed.as_ref().map(AsFd::as_fd));
@@ -126,45 +124,31 @@ impl Dispatch {
         self.feed.as_ref().map(|feed| (feed.as_fd(), self.has_room()))
     }
 
-    fn in_file(&self) -> u64 {
-        self.file.as_ref().map_or(0, |overflow| overflow.length - overflow.at)
-    }
-
     fn in_memory(&self) -> usize {
         self.memory.len() - self.sent
     }
 
     fn has_room(&self) -> bool {
-        let in_memory = self.in_file() == 0 && self.in_memory() + ROOM <= IN_MEMORY;
-        self.late.is_empty() && (in_memory || !self.is_full)
+        self.late.len() + ROOM <= IN_MEMORY
     }
 
     /// Bytes of its file.
     pub(super) fn stored(&self) -> u64 {
-        self.file.as_ref().map_or(0, |overflow| overflow.length)
+        self.file.as_ref().map_or(0, |stored| stored.length)
     }
 
-    /// Takes what has come by the feed. `most`: how many bytes its file may have, beside its own limit.
-    pub(super) fn take(&mut self, most: u64, buffer: &mut Vec<u8>) {
+    /// Takes what has come by the feed.
+    pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         buffer.resize(ROOM, 0);
         for _ in 0..TURN {
-            self.is_full = self.stored() >= IN_FILE.min(most);
-            let Some(feed) = &self.feed else { return };
-            if !self.has_room() {
-                return;
-            }
-            match Message::receive(feed, buffer) {
-                Message::Nothing => return,
-                Message::Response(bytes) => {
-                    if self.push(bytes).is_err() {
-                        // No room on the disk, or no descriptor: whoever has the rest waits until the client has taken
-                        // what is here.
-                        self.late.extend_from_slice(bytes);
-                    }
-                }
-                Message::Pending(bytes) => self.pending.extend_from_slice(bytes),
-                Message::End(end) => (self.end, self.feed) = (Some(end), None),
-                Message::Lost => self.fail(),
+            let Some(feed) = self.feed.as_ref().filter(|_| self.has_room()) else { return };
+            match (Message::receive(feed, buffer), &mut self.file) {
+                (Message::Nothing, _) => return,
+                (Message::Response(bytes), _) => self.late.extend_from_slice(bytes),
+                (Message::InFile(length), Some(stored)) if length >= stored.length => stored.length = length,
+                (Message::Pending(bytes), _) => self.pending.extend_from_slice(bytes),
+                (Message::End(end), _) => (self.end, self.feed) = (Some(end), None),
+                (Message::Lost | Message::InFile(_), _) => self.fail(),
             }
         }
     }
@@ -174,37 +158,17 @@ impl Dispatch {
         (self.end, self.feed) = (Some(End::Abort), None);
     }
 
-    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.in_file() == 0 && self.in_memory() + bytes.len() <= IN_MEMORY {
-            self.memory.drain(..self.sent);
-            self.sent = 0;
-            self.memory.extend_from_slice(bytes);
-            return Ok(());
-        }
-        let overflow = match &mut self.file {
-            Some(overflow) => overflow,
-            none => none.insert(Overflow { file: tempfile::tempfile()?, at: 0, length: 0 }),
-        };
-        overflow.file.write_all_at(bytes, overflow.length)?;
-        overflow.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Takes the next piece out of the file.
+    /// Takes the next piece out of the file, or what has come after it.
     fn refill(&mut self) -> io::Result<()> {
         self.sent = 0;
-        let Some(overflow) = &mut self.file else {
-            self.memory = std::mem::take(&mut self.late);
-            return Ok(());
-        };
-        let n = (overflow.length - overflow.at).min(IN_MEMORY as u64) as usize;
-        self.memory.resize(n, 0);
-        overflow.file.read_exact_at(&mut self.memory, overflow.at)?;
-        overflow.at += n as u64;
-        if overflow.at == overflow.length {
-            // Its space is given back at once.
-            self.file = None;
-            self.is_full = false;
+        match &mut self.file {
+            Some(stored) if stored.at < stored.length => {
+                let n = (stored.length - stored.at).min(IN_MEMORY as u64) as usize;
+                self.memory.resize(n, 0);
+                stored.file.read_exact_at(&mut self.memory, stored.at)?;
+                stored.at += n as u64;
+            }
+            _ => self.memory = std::mem::take(&mut self.late),
         }
         Ok(())
     }

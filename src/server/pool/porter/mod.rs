@@ -115,6 +115,7 @@ impl Porter {
         // What it held is gone with it.
         board.set_slow(Slow::Receiving, 0);
         board.set_slow(Slow::Sending, 0);
+        board.set_slow(Slow::Stored, 0);
         // One that has had nothing to do for long leaves by itself.
         if self.until.is_some() || death == Death::Exited(0) {
             return true;

@@ -14,6 +14,7 @@ use super::{Setting, patience};
 use crate::message::MetaVariables;
 use crate::server::activity::{Activity, Reply};
 use crate::server::buffers::Buffers;
+use crate::server::pool::dock::STORED;
 use crate::server::pool::journal::Journal;
 use crate::server::pool::scoreboard::Slow;
 use crate::sys::log::log;
@@ -26,8 +27,6 @@ const MOST: u64 = 2048;
 const DESCRIPTORS: u64 = 3;
 /// And what else is open.
 const OTHERS: u64 = 128;
-/// Bytes that all files of requests and responses may have together.
-const STORED: u64 = 2 << 30;
 /// How long the porter stays when it has nothing to do.
 const IDLE: Duration = Duration::from_secs(60);
 /// How often it tries again what there was no room for.
@@ -353,6 +352,7 @@ impl<'a> Porter<'a> {
     /// Says on the scoreboard how many there are: after what is no more here is where it goes.
     fn publish(&self) {
         self.setting.board.set_slow(Slow::Receiving, self.receiving);
+        self.setting.board.set_slow(Slow::Stored, self.stored);
         self.setting.board.set_slow(Slow::Sending, self.clients.len() as u64 - self.receiving);
     }
 

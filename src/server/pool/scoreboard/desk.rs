@@ -182,6 +182,10 @@ impl Activity for Desk {
         self.dock.as_ref().is_some_and(|dock| dock.is_attended())
     }
 
+    fn may_store(&self) -> bool {
+        self.dock.as_ref().is_some_and(|dock| dock.has_room())
+    }
+
     fn hand_over(&self, stream: &Stream, load: &Load<'_>) -> bool {
         self.dock.as_ref().is_some_and(|dock| dock.leave(stream, self.listener.get(), load))
     }

@@ -66,6 +66,8 @@ pub(super) enum Slow {
     Deaths,
     /// 1 where none can be started.
     Missing,
+    /// Bytes in files that it has open.
+    Stored,
 }
 
 /// What happens to a pool, counted by its master.
@@ -353,6 +355,6 @@ mod tests {
     fn every_event_has_a_word() {
         assert!(Event::ALL.iter().enumerate().all(|(i, event)| *event as usize == i));
         assert!(EVENTS + Event::ALL.len() <= SWEEP);
-        assert!(SWEEP + SWEEP_WORDS <= PORTER && PORTER + (Slow::Missing as usize) < SLOT);
+        assert!(SWEEP + SWEEP_WORDS <= PORTER && PORTER + (Slow::Stored as usize) < SLOT);
     }
 }
