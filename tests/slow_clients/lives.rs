@@ -88,6 +88,8 @@ fn a_reload_keeps_slow_clients_and_their_deadlines() {
     site.wait_for_slow("it is with the porter", |slow| slow[0] == 1);
     let slow = Slow::new(&site);
     let before = porter(site.proc.pid()).expect("a porter");
+    // So that a deadline that began anew would be seen.
+    thread::sleep(Duration::from_secs(5));
     for _ in 0..2 {
         site.proc.signal(Signal::HUP);
         site.proc.line("reloaded");
