@@ -1,7 +1,6 @@
 //! The dock: a queue of connections for the porter, from workers that would have to wait for their clients.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -23,18 +22,13 @@ pub(super) struct Dock {
 }
 
 impl Dock {
-    pub(super) fn new(board: Scoreboard) -> io::Result<Self> {
-        Ok(Self { relay: Relay::new()?, board })
+    pub(super) fn new(relay: Relay, board: Scoreboard) -> Self {
+        Self { relay, board }
     }
 
-    /// Takes over what another program has [handed on](Self::ends).
-    pub(super) fn adopt(ends: (OwnedFd, OwnedFd), board: Scoreboard) -> Self {
-        Self { relay: Relay::adopt(ends), board }
-    }
-
-    /// Both ends of the queue.
-    pub(super) fn ends(&self) -> [&OwnedFd; 2] {
-        self.relay.ends()
+    /// The queue itself, to be handed on.
+    pub(super) fn relay(&self) -> &Relay {
+        &self.relay
     }
 
     /// Whether what is left here is seen to: not where the pool stops, or no porter can be started.

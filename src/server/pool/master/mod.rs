@@ -25,6 +25,7 @@ use crate::server::pool::dock::Dock;
 use crate::server::pool::handoff::Handoff;
 use crate::server::pool::notify::Notify;
 use crate::server::pool::porter::{self, Porter};
+use crate::server::pool::relay::Relay;
 use crate::server::pool::reload::Candidate;
 use crate::server::pool::reporter::Reporter;
 use crate::server::pool::scoreboard::Scoreboard;
@@ -124,7 +125,7 @@ pub(super) fn run(
             }
             let board = Scoreboard::for_pool()?;
             let ready = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            (board, Shelf::new(board)?, Dock::new(board)?, ready, Crew::default(), 0)
+            (board, Shelf::new(board)?, Dock::new(Relay::new()?, board), ready, Crew::default(), 0)
         }
         Some(handoff) => {
             staff.resume(handoff.workers);
@@ -134,10 +135,8 @@ pub(super) fn run(
             let shelf = if readable { Shelf::adopt(ends, board) } else { Shelf::new(board)? };
             // A program that can read the board has left both ends.
             let ends = if handoff.dock.is_empty() { None } else { Some(Handoff::pair(&handoff.dock)?) };
-            let dock = match ends.filter(|_| readable) {
-                Some(ends) => Dock::adopt(ends, board),
-                None => Dock::new(board)?,
-            };
+            let relay = ends.filter(|_| readable).map_or_else(Relay::new, |ends| Ok(Relay::adopt(ends)))?;
+            let dock = Dock::new(relay, board);
             (board, shelf, dock, ready, handoff.crew(readable), handoff.generation)
         }
     };

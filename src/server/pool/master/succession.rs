@@ -86,7 +86,7 @@ impl Master<'_> {
             kept.keep(listener)?;
         }
         let [give, take] = self.shelf.ends();
-        let [leave, fetch] = self.dock.ends();
+        let [leave, fetch] = self.dock.relay().ends();
         let mut handoff = Handoff {
             report: None,
             master: self.pid.as_raw_nonzero().get(),
