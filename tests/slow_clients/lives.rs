@@ -106,6 +106,32 @@ fn a_reload_keeps_slow_clients_and_their_deadlines() {
 }
 
 #[test]
+fn a_reload_keeps_more_slow_clients_than_a_queue_takes() {
+    let _turn = turn();
+    let site = Site::new(2, &[]);
+    let whole = Way::Http.request("GET", "/hello", b"");
+    let mut clients: Vec<Client> = (0..320)
+        .map(|_| {
+            let mut client = site.doors.connect(Way::Http).expect("connect");
+            client.send(&whole[..20]).expect("send");
+            client
+        })
+        .collect();
+    site.wait_for_slow("all are with the porter", |slow| slow[0] == 320);
+    let before = porter(site.proc.pid()).expect("a porter");
+    site.proc.signal(Signal::HUP);
+    site.proc.line("reloaded");
+    eventually("the one before has left", || !std::path::Path::new(&format!("/proc/{before}")).exists());
+    for client in &mut clients {
+        client.send(&whole[20..]).expect("send");
+    }
+    for mut client in clients {
+        let answer = String::from_utf8(client.rest().expect("an answer")).expect("text");
+        assert!(answer.ends_with("Hello, world!\n"), "{answer}");
+    }
+}
+
+#[test]
 fn a_stop_waits_for_slow_clients() {
     let _turn = turn();
     let mut site = Site::new(2, &[]);
