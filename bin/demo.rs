@@ -73,6 +73,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/read", allow: BOTH, access: Some(Access::ReadOnly), handle: probe::read },
     Route { path: "/slow", allow: BOTH, access: None, handle: probe::slow },
     Route { path: "/fill", allow: BOTH, access: None, handle: probe::fill },
+    Route { path: "/large", allow: READ, access: Some(Access::None), handle: probe::large },
     Route { path: "/env", allow: BOTH, access: Some(Access::None), handle: probe::env },
     Route { path: "/upload", allow: BOTH, access: Some(Access::None), handle: probe::upload },
     Route { path: "/boom", allow: BOTH, access: None, handle: probe::boom },

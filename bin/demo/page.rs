@@ -115,6 +115,7 @@ const LINKS: &[(&str, Links)] = &[
             ("/check_token", "counts them"),
             ("/env", "what the web server said"),
             ("/hello", "a page without a session"),
+            ("/large?bytes=1000000", "a million bytes"),
         ],
     ),
     (

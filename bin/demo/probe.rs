@@ -18,10 +18,12 @@ use super::page::{self, attribute, text};
 
 /// `/slow` waits no longer than this.
 const LONGEST: u64 = 60_000;
+/// `/large` is no larger than this.
+const LARGEST: u64 = 256 << 20;
 
 /// `/fill` puts this in, and no more bytes than that.
 const FILL: &str = "fill";
-const LARGEST: usize = 1 << 20;
+const FULLEST: usize = 1 << 20;
 
 /// A page that never touches the session.
 pub(super) fn hello(_: &Demo, _: &mut Request, _: &mut Session) -> Result<Response> {
@@ -63,7 +65,7 @@ pub(super) fn slow(_: &Demo, request: &mut Request, session: &mut Session) -> Re
 
 /// Puts that many bytes into the session, or takes them out again: it grows and shrinks.
 pub(super) fn fill(_: &Demo, request: &mut Request, session: &mut Session) -> Result<Response> {
-    let Ok(bytes @ ..=LARGEST) = request.query_value("bytes").as_deref().unwrap_or("0").parse() else {
+    let Ok(bytes @ ..=FULLEST) = request.query_value("bytes").as_deref().unwrap_or("0").parse() else {
         return refuse("bytes: expected a number, at most 1048576");
     };
     match bytes {
@@ -85,6 +87,64 @@ fn form_if_any(request: &mut Request) -> Result<Form> {
     match request.form() {
         Err(MessageError::NotAForm) => Ok(Form::default()),
         form => Ok(form?),
+    }
+}
+
+/// So many bytes, each what its place says: in memory, in a file, or made as they are sent (`as`). `pause`
+/// holds a reader up before its last byte.
+pub(super) fn large(_: &Demo, request: &mut Request, _: &mut Session) -> Result<Response> {
+    let number = |name| request.query_value(name).as_deref().unwrap_or("0").parse::<u64>();
+    let (Ok(length), Ok(pause)) = (number("bytes"), number("pause")) else {
+        return refuse("bytes, pause: expected a number");
+    };
+    if length > LARGEST || pause > LONGEST {
+        return refuse("bytes: at most 256 MiB; pause: at most 60000");
+    }
+    let mut reader = Pattern::new(length, Duration::from_millis(pause));
+    let kind = "application/octet-stream";
+    match request.query_value("as").as_deref() {
+        None | Some("bytes") => {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut reader, &mut bytes)?;
+            Ok(Response::bytes(kind, bytes))
+        }
+        Some("stream") => Ok(Response::stream(kind, reader)),
+        Some("file") => {
+            // It is open by the time that its name is gone.
+            let mut file = tempfile::NamedTempFile::new()?;
+            io::copy(&mut reader, &mut file)?;
+            Ok(Response::file(file.path())?)
+        }
+        Some(_) => refuse("as: expected bytes, stream or file"),
+    }
+}
+
+/// Bytes that tell where they belong: `251` is prime to all that buffers are long.
+struct Pattern {
+    block: Vec<u8>,
+    at: u64,
+    length: u64,
+    pause: Duration,
+}
+
+impl Pattern {
+    fn new(length: u64, pause: Duration) -> Self {
+        Self { block: (0..=250).cycle().take(251 * 256).collect(), at: 0, length, pause }
+    }
+}
+
+impl io::Read for Pattern {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.length - self.at;
+        if left == 1 {
+            thread::sleep(self.pause);
+        }
+        let left = usize::try_from(if left > 1 { left - 1 } else { left }).unwrap_or(usize::MAX);
+        let block = &self.block[(self.at % 251) as usize..];
+        let n = buffer.len().min(left).min(block.len());
+        buffer[..n].copy_from_slice(&block[..n]);
+        self.at += n as u64;
+        Ok(n)
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// For each read of the message-body, and 1 KiB/s on the whole. Default 30 s.
     pub body_timeout: Duration,
-    /// For each write of the response. Default 30 s.
+    /// For each 64 KiB of the response. Default 30 s.
     pub write_timeout: Duration,
     /// How long an HTTP connection is kept for another request. Default 15 s.
     pub keep_alive_timeout: Duration,

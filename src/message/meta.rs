@@ -72,6 +72,19 @@ impl MetaVariables {
         self.index.iter().map(move |(name, value)| (slice(name), slice(value)))
     }
 
+    /// All of them in the form that [`from_block`](Self::from_block) takes. For what came with a request: neither its
+    /// names nor its values have a NUL.
+    pub(crate) fn to_block(&self) -> Vec<u8> {
+        let mut block = Vec::with_capacity(self.bytes.len() + 2 * self.index.len());
+        for (name, value) in self.iter() {
+            for part in [name, value] {
+                block.extend_from_slice(part);
+                block.push(0);
+            }
+        }
+        block
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -116,6 +129,7 @@ mod tests {
         assert_eq!(meta.get("EMPTY"), Some(&b""[..]));
         assert_eq!(meta.get("NONE"), None);
         assert_eq!(meta.len(), 3);
+        assert_eq!(meta.to_block(), b"CONTENT_LENGTH\x000\x00PATH_INFO\x00/\xe9\x00EMPTY\x00\x00");
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, StatusCode};
 
+use super::load::Load;
+use super::stream::Stream;
 use crate::message::{Clock, MetaVariables};
 
 /// A response that was sent, or as much of it as the client took.
@@ -20,8 +23,8 @@ pub(crate) struct Reply {
 /// The seam between the connection modules (`scgi`, `http`) and the worker: the worker's scoreboard slot, access
 /// counts and wish to stop, without the connections knowing that there is a pool.
 pub(crate) trait Activity {
-    /// A request head has been read.
-    fn received(&self, _meta: &MetaVariables) {}
+    /// A request has been read, its head at this time; also one that is refused, if it had a head.
+    fn received(&self, _meta: &MetaVariables, _since: Instant) {}
     /// The application is about to be called for this request. From here to [`end`](Self::end) the request timeout
     /// runs; reading the request and writing the response are bounded by [`Limits`](crate::gateway::Limits) instead.
     fn begin(&self, method: &Method, path: &str);
@@ -33,6 +36,19 @@ pub(crate) trait Activity {
     fn end(&self, status: StatusCode);
     /// A request has been answered, also one that was refused and is nobody's [`begin`](Self::begin).
     fn replied(&self, _reply: &Reply) {}
+    /// Whether there is somebody to [hand over](Self::hand_over) to.
+    fn has_porter(&self) -> bool {
+        false
+    }
+    /// Whether there is room on the disk for what slow clients have still to be sent.
+    fn may_store(&self) -> bool {
+        true
+    }
+    /// Hands a connection to whoever waits for slow clients in the worker's place; it is theirs then. False where nobody
+    /// takes it: it stays here.
+    fn hand_over(&self, _stream: &Stream, _load: &Load<'_>) -> bool {
+        false
+    }
     /// Whether a persistent connection should be closed after this response: the worker is stopping or recycled.
     fn stopping(&self) -> bool;
 }

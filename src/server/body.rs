@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::gateway::{GatewayError, Limits};
 use crate::message::Body;
@@ -16,6 +16,7 @@ const IN_MEMORY: u64 = 64 * 1024;
 const BYTES_PER_SECOND: u64 = 1024;
 
 /// Collects a message-body.
+#[derive(Debug)]
 pub(super) struct Collector {
     memory: Vec<u8>,
     file: Option<File>,
@@ -65,6 +66,16 @@ impl Collector {
         Ok(())
     }
 
+    /// What is in memory of it, and the rest, if there is one.
+    pub(super) fn parts(&self) -> (&[u8], Option<&File>) {
+        (&self.memory, self.file.as_ref())
+    }
+
+    /// The same again in another process, to which the file came at the place where it is written on.
+    pub(super) fn of_parts(memory: &[u8], file: Option<File>, length: u64, limit: u64) -> Self {
+        Self { memory: memory.to_vec(), file, length, limit }
+    }
+
     pub(super) fn finish(self) -> Result<Body, GatewayError> {
         match self.file {
             None => Ok(self.memory.into()),
@@ -77,6 +88,7 @@ impl Collector {
 }
 
 /// How long a client may take for its message-body.
+#[derive(Debug)]
 pub(super) struct Pace {
     started: Instant,
 }
@@ -86,13 +98,19 @@ impl Pace {
         Self { started: Instant::now() }
     }
 
+    /// That of a request whose head was there so long ago.
+    pub(super) fn since(age: Duration) -> Self {
+        let now = Instant::now();
+        Self { started: now.checked_sub(age).unwrap_or(now) }
+    }
+
     pub(super) fn started(&self) -> Instant {
         self.started
     }
 
     /// When the next read must be done, `received` bytes being here.
     pub(super) fn deadline(&self, limits: &Limits, received: u64) -> Instant {
-        let whole = limits.body_timeout + std::time::Duration::from_secs(received / BYTES_PER_SECOND);
+        let whole = limits.body_timeout + Duration::from_secs(received / BYTES_PER_SECOND);
         (Instant::now() + limits.body_timeout).min(self.started + whole)
     }
 }

@@ -12,7 +12,8 @@ use http::StatusCode;
 
 use super::activity::Alone;
 use super::buffers::{Buffers, PIECE};
-use super::exchange::{LINGER_BYTES, answer, plain, refusal};
+use super::exchange::{answer, plain, refusal};
+use super::linger;
 use super::reply::{self, ReplyError};
 use crate::gateway::{Front, GatewayError, decimal};
 use crate::host::Host;
@@ -181,7 +182,7 @@ impl Stdin {
     /// Takes what the server still has of the message-body, up to a bound.
     fn drain(mut self, buffer: &mut Vec<u8>) {
         let mut drained = 0;
-        while drained < LINGER_BYTES {
+        while drained < linger::BYTES {
             let left = self.left.load(Ordering::Relaxed);
             if left == 0 {
                 return;

@@ -1,21 +1,15 @@
 //! One request and its response, whatever the transport.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::StatusCode;
 
 use super::activity::Activity;
-use super::buffers::Buffers;
-use super::stream::Stream;
 use crate::gateway::{self, Front, GatewayError, Limits, Site};
 use crate::host::{Examination, Host};
 use crate::message::{Body, MetaVariables, Request, RequestParts, Response};
 use crate::sys::log::log;
-
-/// How long, and for how many bytes, a client that was refused is listened to so that it reads the response.
-const LINGER: Duration = Duration::from_secs(5);
-pub(super) const LINGER_BYTES: u64 = 64 << 20;
 
 /// What a connection needs of a [`Host`].
 pub(super) trait Application {
@@ -95,11 +89,6 @@ pub(super) fn plain(status: StatusCode) -> Response {
         .with_status(status)
 }
 
-/// Closes a connection on which something was not read.
-pub(super) fn linger(stream: Stream, limits: &Limits, buffers: &mut Buffers) {
-    stream.linger(LINGER.min(limits.body_timeout), LINGER_BYTES, &mut buffers.input);
-}
-
 #[cfg(test)]
 pub(super) mod support {
     //! An application with limits that a test can wait for.
@@ -108,10 +97,12 @@ pub(super) mod support {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::thread::JoinHandle;
+    use std::time::Duration;
 
     use http::Method;
 
     use super::*;
+    use crate::server::stream::Stream;
 
     /// Answers with what it was asked.
     pub(in crate::server) struct Echo {

@@ -1,111 +1,94 @@
 //! SCGI: one request per connection.
 
 use std::io;
-use std::time::Instant;
 
 use super::activity::Activity;
-use super::body::{Collector, Pace};
 use super::buffers::Buffers;
-use super::exchange::{Application, answer, linger, refusal};
+use super::departure::Departure;
+use super::exchange::{Application, answer, refusal};
+use super::feed::End;
+use super::linger::linger;
+use super::reception::{Begun, Received, Reception, Refusal, Unserved, receive};
 use super::reply::{self, ReplyError};
 use super::stream::Stream;
-use crate::gateway::{Front, GatewayError, Limits, scgi};
+use crate::gateway::{Front, GatewayError, Limits};
 use crate::host::Host;
-use crate::message::{Body, MetaVariables};
 
-/// Serves the one request of an SCGI connection and closes it.
-pub(crate) fn serve_scgi(stream: Stream, host: &Host, activity: &dyn Activity, buffers: &mut Buffers) {
-    serve(stream, host, activity, buffers);
+/// Serves the one request of an SCGI connection and closes it. `begun` is one that somebody else has begun to read.
+pub(crate) fn serve_scgi(
+    stream: Stream,
+    begun: Option<Begun>,
+    host: &Host,
+    activity: &dyn Activity,
+    buffers: &mut Buffers,
+) {
+    serve(stream, begun, host, activity, buffers);
     buffers.clear();
 }
 
-/// A request that was read whole.
-struct Received {
-    meta: MetaVariables,
-    body: Body,
-    /// When its head was there.
-    since: Instant,
-    /// Bytes came that belong to nothing.
-    surplus: bool,
-}
-
-fn serve(stream: Stream, application: &dyn Application, activity: &dyn Activity, buffers: &mut Buffers) {
-    let limits = application.limits();
-    let received = match receive(&stream, limits, activity, buffers) {
-        Ok(Some(received)) => received,
-        Ok(None) => return,
-        Err(error) => return refuse(stream, &error, limits, activity, buffers),
-    };
-    let (parts, response) =
-        match answer(received.meta, received.body, Front::Scgi, received.since, application, activity) {
-            Ok(answer) => answer,
-            Err(error) => return refuse(stream, &error, limits, activity, buffers),
-        };
-    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, parts.as_deref(), buffers);
-    // The peer is the front server.
-    activity.replied(&buffers.sent.to(parts.and_then(|parts| parts.client_address)));
-    match result {
-        Ok(()) if received.surplus => linger(stream, limits, buffers),
-        Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => {}
-        // A front server would take the end of the connection for the end of the page.
-        Err(ReplyError::Body { announced: false }) => stream.abort(),
-    }
-}
-
-/// Reads the request. `None` where the client went, or never said a word.
-fn receive(
-    stream: &Stream,
-    limits: &Limits,
+fn serve(
+    stream: Stream,
+    begun: Option<Begun>,
+    application: &dyn Application,
     activity: &dyn Activity,
     buffers: &mut Buffers,
-) -> Result<Option<Received>, GatewayError> {
-    let deadline = Instant::now() + limits.head_timeout;
-    let mut reader = scgi::HeadReader::new(limits);
-    let mut is_first = true;
-    let (head, rest) = loop {
-        let n = match stream.read(&mut buffers.input, deadline) {
-            Ok(0) if is_first => return Ok(None),
-            Ok(0) => return Err(GatewayError::Malformed("connection ends within the head")),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && !is_first => {
-                return Err(GatewayError::Timeout("request head"));
-            }
-            Err(_) => return Ok(None),
-        };
-        is_first = false;
-        if let Some((head, used)) = reader.feed(&buffers.input[..n])? {
-            break (head, used..n);
+) {
+    buffers.pending.clear();
+    let limits = application.limits();
+    let begun = begun.map(|begun| begun.go_on(&mut buffers.pending));
+    let mut reception = begun.unwrap_or_else(|| Reception::scgi(limits));
+    let received = match receive(&stream, &mut reception, limits, activity, buffers) {
+        Ok(received) => received,
+        Err(Unserved::Gone | Unserved::HandedOver) => return,
+        Err(Unserved::Refused(Refusal { error, head, .. })) => {
+            head.inspect(|(meta, since)| activity.received(meta, *since));
+            return refuse(&stream, &error, limits, activity, buffers);
         }
     };
-    activity.received(&head.meta);
-    let length = head.content_length;
-    let mut collector = Collector::new(Some(length), limits.body)?;
-    let mut rest = &buffers.input[rest];
-    let pace = Pace::new();
-    loop {
-        let missing = usize::try_from(length - collector.length()).unwrap_or(usize::MAX);
-        collector.push(&rest[..rest.len().min(missing)])?;
-        if collector.length() == length {
-            let surplus = rest.len() > missing;
-            return Ok(Some(Received { meta: head.meta, body: collector.finish()?, since: pace.started(), surplus }));
-        }
-        let n = match stream.read(&mut buffers.input, pace.deadline(limits, collector.length())) {
-            Ok(0) => return Err(GatewayError::Malformed("connection ends within the message-body")),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(GatewayError::Timeout("message-body")),
-            Err(_) => return Ok(None),
-        };
-        rest = &buffers.input[..n];
+    let Received { meta, body, since, .. } = received;
+    activity.received(&meta, since);
+    let (parts, response) = match answer(meta, body, Front::Scgi, since, application, activity) {
+        Ok(answer) => answer,
+        Err(error) => return refuse(&stream, &error, limits, activity, buffers),
+    };
+    let mut departure = Departure::new(&stream, limits.write_timeout, activity);
+    let result = reply::cgi(&mut departure, response, parts.as_deref(), buffers);
+    // The peer is the front server.
+    activity.replied(&buffers.sent.to(parts.and_then(|parts| parts.client_address)));
+    let end = match result {
+        // Bytes came that belong to nothing.
+        Ok(()) if !buffers.pending.is_empty() => End::Linger,
+        Ok(()) | Err(ReplyError::Write(_) | ReplyError::Body { announced: true }) => End::Close,
+        // A front server would take the end of the connection for the end of the page.
+        Err(ReplyError::Body { announced: false }) => End::Abort,
+    };
+    if departure.end(end, &mut buffers.pending) {
+        return;
+    }
+    match end {
+        End::Linger => linger(&stream, limits, activity, buffers),
+        End::Abort => stream.abort(),
+        End::Close | End::Keep => {}
     }
 }
 
-fn refuse(stream: Stream, error: &GatewayError, limits: &Limits, activity: &dyn Activity, buffers: &mut Buffers) {
-    let response = refusal("scgi", error);
-    let result = reply::cgi(&mut stream.writer(limits.write_timeout), response, None, buffers);
+fn refuse(stream: &Stream, error: &GatewayError, limits: &Limits, activity: &dyn Activity, buffers: &mut Buffers) {
+    let mut departure = Departure::new(stream, limits.write_timeout, activity);
+    let result = refuse_to(&mut departure, error, buffers);
     activity.replied(&buffers.sent.to(None));
-    if result.is_ok() {
-        linger(stream, limits, buffers);
+    let end = if result.is_ok() { End::Linger } else { End::Close };
+    if !departure.end(end, &mut buffers.pending) && result.is_ok() {
+        linger(stream, limits, activity, buffers);
     }
+}
+
+/// Says why a request is refused.
+pub(super) fn refuse_to(
+    sink: &mut dyn io::Write,
+    error: &GatewayError,
+    buffers: &mut Buffers,
+) -> Result<(), ReplyError> {
+    reply::cgi(sink, refusal("scgi", error), None, buffers)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The socket's flags are never changed: each call says that it must not wait, and where it would have to, poll(2)
 //! waits with the time that is left. A request that is there at once costs one recv and one send.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -50,19 +50,36 @@ impl Stream {
         }
     }
 
-    /// Reads what comes before `deadline`; 0 is the end, `TimedOut` that nothing came.
-    pub(super) fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    /// Writes what the kernel has room for; `WouldBlock` where it has none.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.read_now(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::IN, deadline)?,
-                result => return result,
+            match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
             }
         }
+    }
+
+    /// Waits until there is something to be read, or the end, but not beyond `deadline`. False where nothing came.
+    pub(super) fn wait_readable(&self, deadline: Instant) -> bool {
+        self.wait(PollFlags::IN, deadline).is_ok()
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.fd, PollFlags::empty())];
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut descriptors, Some(&none)).is_ok_and(|ready| ready > 0)
     }
 
     /// Whether something is there to be read, or comes within `time`.
     pub(super) fn is_readable_within(&self, time: Duration) -> bool {
         self.wait(PollFlags::IN, Instant::now() + time).is_ok()
+    }
+
+    /// Waits until something can be written, or fails with `TimedOut`.
+    pub(super) fn wait_writable(&self, deadline: Instant) -> io::Result<()> {
+        self.wait(PollFlags::OUT, deadline)
     }
 
     /// Waits until reading (`IN`) or writing (`OUT`) would not block, or fails with `TimedOut`.
@@ -81,29 +98,18 @@ impl Stream {
         }
     }
 
-    /// The stream as a writer whose every write must make progress within `timeout`.
-    pub(super) fn writer(&self, timeout: Duration) -> Writer<'_> {
-        Writer { stream: self, timeout }
-    }
-
-    /// Closes so that the other side still reads what it was sent: a socket that is closed with unread bytes answers
-    /// with a reset, and a reset discards the response. Reads on for at most `time` and `bytes`.
-    pub(super) fn linger(self, time: Duration, mut bytes: u64, buffer: &mut [u8]) {
-        let deadline = Instant::now() + time;
-        if rustix::net::shutdown(&self.fd, Shutdown::Write).is_err() {
-            return;
-        }
-        while let Ok(n) = self.read(buffer, deadline)
-            && n > 0
-            && bytes > n as u64
-            && Instant::now() < deadline
-        {
-            bytes -= n as u64;
-        }
+    /// Sends the end, and nothing more.
+    pub(super) fn shut(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?)
     }
 
     /// Closes so that the other side sees a failure and not the end of the response.
     pub(super) fn abort(self) {
+        self.doom();
+    }
+
+    /// The same, as soon as it is closed.
+    pub(super) fn doom(&self) {
         // Only TCP knows a reset; for the others closing early has to do.
         let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
@@ -115,48 +121,26 @@ impl AsFd for Stream {
     }
 }
 
-/// Writes to a [`Stream`].
-pub(super) struct Writer<'a> {
-    stream: &'a Stream,
-    timeout: Duration,
+/// How far a write has come. One deadline holds until 64 KiB have gone, so that a reader of one byte at a time is not
+/// waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// The clock is asked only where there is something to wait for.
+    deadline: Option<Instant>,
+    bytes: usize,
 }
 
-impl Writer<'_> {
-    fn write_before(&self, bytes: &[u8], deadline: &mut Option<Instant>) -> io::Result<usize> {
-        loop {
-            match rustix::net::send(&self.stream.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    // The clock is asked only where there is something to wait for.
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
-                    self.stream.wait(PollFlags::OUT, deadline)?;
-                }
-                result => return Ok(result?),
-            }
+impl Progress {
+    /// So much was written.
+    pub(super) fn note(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= PROGRESS {
+            *self = Self::default();
         }
     }
-}
 
-impl Write for Writer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_before(bytes, &mut None)
-    }
-
-    /// One deadline holds until 64 KiB have gone, so that a reader of one byte at a time does not keep a worker.
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let (mut deadline, mut progress) = (None, 0);
-        while !bytes.is_empty() {
-            let n = self.write_before(bytes, &mut deadline)?;
-            bytes = &bytes[n..];
-            progress += n;
-            if progress >= PROGRESS {
-                (deadline, progress) = (None, 0);
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// When more must have been written, where each write has `timeout`.
+    pub(super) fn deadline(&mut self, timeout: Duration) -> Instant {
+        *self.deadline.get_or_insert_with(|| Instant::now() + timeout)
     }
 }

@@ -214,8 +214,17 @@ pub fn sockets(pids: &[u32]) -> usize {
     pids.iter().map(of).sum()
 }
 
-/// The children of process `pid`: the workers of a master.
+/// The children of process `pid`: the workers of a master. The porter, which is there once a client was slow, is none.
 pub fn children(pid: u32) -> Vec<u32> {
+    all_children(pid).into_iter().filter(|child| !is_porter(*child)).collect()
+}
+
+/// The porter of master `pid`, if there is one.
+pub fn porter(pid: u32) -> Option<u32> {
+    all_children(pid).into_iter().find(|child| is_porter(*child))
+}
+
+fn all_children(pid: u32) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
@@ -237,4 +246,8 @@ pub fn anonymous(pid: u32) -> Option<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+fn is_porter(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "porter")
 }

@@ -87,7 +87,7 @@ fn contradiction(answer: &Answer) -> Option<String> {
     ))
 }
 
-/// Whether a slow client keeps a worker.
+/// Whether the program, and not its web server, waits for slow clients.
 pub(super) fn buffering(case: &Case<'_>) -> Option<Finding> {
     const CHECK: &str = "buffering";
     let answer = case.rest.halves.as_ref()?.answer()?;
@@ -98,7 +98,8 @@ pub(super) fn buffering(case: &Case<'_>) -> Option<Finding> {
     if waited < PAUSE.as_millis() / 2 {
         return Some(Finding::ok(CHECK, "requests are passed on when they are complete"));
     }
-    let text = "requests are passed on while they arrive, so that a slow client keeps a worker";
+    let text =
+        "requests are passed on while they arrive, so that a CGI script, or the pool's porter, waits for slow clients";
     Some(match case.server {
         Some(Server::Nginx | Server::Lighttpd) => Finding::warn(CHECK, text).mend(whole_request(case)),
         _ => Finding::note(CHECK, text),

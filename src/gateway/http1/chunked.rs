@@ -86,6 +86,43 @@ impl Decoder {
         Ok((bytes.len(), piece))
     }
 
+    /// Its state as numbers, for another process.
+    pub(crate) fn to_numbers(&self) -> [u64; 5] {
+        let (state, digits, value) = match self.state {
+            State::Size { digits, size } => (0, digits, size),
+            State::Extension { size } => (1, 0, size),
+            State::SizeEnd { size } => (2, 0, size),
+            State::Data { left } => (3, 0, left),
+            State::DataCr => (4, 0, 0),
+            State::DataEnd => (5, 0, 0),
+            State::Trailer { is_empty } => (6, 0, is_empty.into()),
+            State::TrailerEnd { is_empty } => (7, 0, is_empty.into()),
+            State::Done => (8, 0, 0),
+        };
+        [state, digits.into(), value, self.extensions as u64, self.trailers as u64]
+    }
+
+    /// The same again; `None` for numbers that are no state.
+    pub(crate) fn from_numbers([state, digits, value, extensions, trailers]: [u64; 5]) -> Option<Self> {
+        let digits = u8::try_from(digits).ok().filter(|&digits| digits <= DIGITS)?;
+        if value >> (4 * DIGITS) != 0 {
+            return None;
+        }
+        let state = match (state, value) {
+            (0, size) => State::Size { digits, size },
+            (1, size) => State::Extension { size },
+            (2, size) => State::SizeEnd { size },
+            (3, left) if left > 0 => State::Data { left },
+            (4, _) => State::DataCr,
+            (5, _) => State::DataEnd,
+            (6, is_empty) => State::Trailer { is_empty: is_empty != 0 },
+            (7, is_empty) => State::TrailerEnd { is_empty: is_empty != 0 },
+            (8, _) => State::Done,
+            _ => return None,
+        };
+        Some(Self { state, extensions: usize::try_from(extensions).ok()?, trailers: usize::try_from(trailers).ok()? })
+    }
+
     fn step(&mut self, byte: u8) -> Result<State, GatewayError> {
         let text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
         match (self.state, byte) {
@@ -167,6 +204,30 @@ mod tests {
         }
         for end in 0..body.len() - 3 {
             assert_eq!(decode(&body[..end], usize::MAX / 2).unwrap(), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn goes_on_from_its_numbers() {
+        let body = b"5\r\nhello\r\n1;a=b\r\n,\r\n0\r\nX-Sum: 1\r\n\r\n";
+        for cut in 0..body.len() {
+            let (mut decoder, mut data, mut at) = (Decoder::new(), Vec::new(), 0);
+            while at < body.len() {
+                if at >= cut {
+                    decoder = Decoder::from_numbers(decoder.to_numbers()).unwrap();
+                }
+                let (used, piece) = decoder.next(&body[at..=at]).unwrap();
+                at += used;
+                match piece {
+                    Piece::Data(piece) => data.extend_from_slice(piece),
+                    Piece::More => {}
+                    Piece::Done => assert_eq!(at, body.len()),
+                }
+            }
+            assert_eq!(data, b"hello,");
+        }
+        for wrong in [[9, 0, 0, 0, 0], [0, 16, 0, 0, 0], [3, 0, 0, 0, 0], [2, 0, u64::MAX, 0, 0]] {
+            assert!(Decoder::from_numbers(wrong).is_none(), "{wrong:?}");
         }
     }
 

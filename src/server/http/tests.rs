@@ -1,6 +1,6 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::activity::Alone;
 use super::super::exchange::support::{Counter, Echo, client};
@@ -21,7 +21,7 @@ fn exchange_with(pieces: Vec<Vec<u8>>, counter: &Counter) -> String {
     let (mut stream, thread) = client(pieces);
     let (echo, mut buffers) = (Echo::new(), Buffers::new());
     let deadline = Instant::now() + Duration::from_secs(1);
-    while let Next::Idle(idle) = serve(stream, &echo, counter, &mut buffers) {
+    while let Next::Idle(idle) = serve(stream, None, &echo, counter, &mut buffers) {
         if Instant::now() > deadline {
             break;
         }
@@ -48,25 +48,28 @@ fn a_quiet_connection_is_not_waited_for() {
     let (echo, counter, mut buffers) = (Echo::new(), Counter::default(), Buffers::new());
     let started = Instant::now();
     let stream = Stream::new(server, None, None);
-    let Next::Idle(stream) = serve(stream, &echo, &counter, &mut buffers) else { panic!("closed") };
+    let Next::Idle(stream) = serve(stream, None, &echo, &counter, &mut buffers) else { panic!("closed") };
     client.write_all(&get("/a", "")).unwrap();
-    let Next::Idle(stream) = serve(stream, &echo, &counter, &mut buffers) else { panic!("closed") };
+    let Next::Idle(stream) = serve(stream, None, &echo, &counter, &mut buffers) else { panic!("closed") };
     client.write_all(b"\r\n").unwrap();
-    let Next::Idle(stream) = serve(stream, &echo, &counter, &mut buffers) else { panic!("closed") };
+    let Next::Idle(stream) = serve(stream, None, &echo, &counter, &mut buffers) else { panic!("closed") };
     assert!(started.elapsed() < Duration::from_millis(100));
     assert_eq!(counter.begun.take(), ["GET /a"]);
     let mut response = [0; 1000];
     let n = client.read(&mut response).unwrap();
     assert!(response[..n].ends_with(b"\r\n\r\nGET /a 0\n"));
     counter.stopping.set(true);
-    assert!(matches!(serve(stream, &echo, &counter, &mut buffers), Next::Idle(_)), "its request may be on its way");
+    assert!(
+        matches!(serve(stream, None, &echo, &counter, &mut buffers), Next::Idle(_)),
+        "its request may be on its way"
+    );
 }
 
 #[test]
 fn who_leaves_is_closed() {
     let (client, server) = UnixStream::pair().unwrap();
     drop(client);
-    let next = serve(Stream::new(server, None, None), &Echo::new(), &Counter::default(), &mut Buffers::new());
+    let next = serve(Stream::new(server, None, None), None, &Echo::new(), &Counter::default(), &mut Buffers::new());
     assert!(matches!(next, Next::Close));
 }
 
@@ -169,9 +172,11 @@ fn a_body_in_chunks_is_like_every_other_for_the_application() {
         client(vec![post("Transfer-Encoding: chunked\r\nTrailer: X\r\n", "3;a\r\nabc\r\n0\r\nX: y\r\n\r\n")]);
     std::thread::sleep(Duration::from_millis(20));
     let mut buffers = Buffers::new();
-    let (head, body, _) = receive(&stream, &Echo::new().limits, &Alone, &mut buffers).ok().unwrap();
-    assert_eq!(head.meta.get("CONTENT_LENGTH"), Some(&b"3"[..]));
-    assert_eq!((head.meta.get("HTTP_TRANSFER_ENCODING"), head.meta.get("HTTP_TRAILER")), (None, None));
+    let limits = Echo::new().limits;
+    let Received { meta, body, .. } =
+        receive(&stream, &mut Reception::http(&limits), &limits, &Alone, &mut buffers).unwrap();
+    assert_eq!(meta.get("CONTENT_LENGTH"), Some(&b"3"[..]));
+    assert_eq!((meta.get("HTTP_TRANSFER_ENCODING"), meta.get("HTTP_TRAILER")), (None, None));
     assert_eq!(body.into_bytes().unwrap(), "abc");
     drop(stream);
     thread.join().unwrap();

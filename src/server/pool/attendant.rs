@@ -12,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::parking::Parking;
+use super::relay::Parcel;
 use super::scoreboard::{Count, Desk, Scoreboard};
 use super::shelf::{Quiet, Shelf};
 use crate::host::Host;
@@ -19,6 +20,8 @@ use crate::server::allow::Allow;
 use crate::server::buffers::Buffers;
 use crate::server::http::{Next, serve_http};
 use crate::server::listener::{Listener, Protocol};
+use crate::server::load::Errand;
+use crate::server::reception::Begun;
 use crate::server::scgi::serve_scgi;
 use crate::sys::deadline::Answer;
 use crate::sys::log::log;
@@ -33,6 +36,8 @@ const MAX_LOOK: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(200);
 /// How long a worker waits in place for the first request on a Unix socket's connection: to park it costs more.
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// How often a worker that leaves looks whether slow clients are still to be heard of.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How long a worker stays away from the listeners when the system is out of descriptors or memory.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// What an event belongs to: the signals, a listener, the shelf, or a parked connection (a number that is smaller).
@@ -147,7 +152,7 @@ impl<'a> Attendant<'a> {
                 Ok(stream) => {
                     served = true;
                     if self.allow.as_mut().is_none_or(|allow| allow.admits(listener.protocol, stream.peer())) {
-                        self.attend(Quiet { stream, listener: number, fresh: true });
+                        self.attend(Quiet { stream, listener: number, fresh: true }, None);
                     } else {
                         self.desk.slot().tally().add(Count::Forbidden, 1);
                     }
@@ -167,15 +172,34 @@ impl<'a> Attendant<'a> {
                 }
             }
         }
-        if let Some(quiet) = self.shelf.as_ref().and_then(|shelf| shelf.take(self.listeners)) {
-            self.attend(quiet);
+        if let Some(parcel) = self.shelf.as_ref().and_then(|shelf| shelf.take(self.listeners)) {
+            self.unpack(parcel);
             served = true;
         }
         served
     }
 
-    /// Serves what has arrived on a connection.
-    fn attend(&mut self, connection: Quiet) {
+    /// Serves a connection from the shelf.
+    fn unpack(&mut self, parcel: Parcel) {
+        let Parcel { stream, listener, fresh, cargo } = parcel;
+        if listener >= self.listeners.len() {
+            return;
+        }
+        let quiet = Quiet { stream, listener, fresh };
+        match cargo.errand {
+            Errand::Keep => self.attend(quiet, None),
+            // What cannot be read is closed.
+            Errand::Receive => {
+                if let Some(begun) = Begun::of_cargo(cargo, self.host.current_limits()) {
+                    self.attend(quiet, Some(begun));
+                }
+            }
+            Errand::Send | Errand::Linger => {}
+        }
+    }
+
+    /// Serves what has arrived on a connection; `begun` of it was read by somebody else.
+    fn attend(&mut self, connection: Quiet, begun: Option<Begun>) {
         // Whoever comes from now on may have to wait.
         if std::mem::take(&mut self.was_idle) {
             self.desk.slot().busy();
@@ -191,18 +215,18 @@ impl<'a> Attendant<'a> {
         let client = stream.as_fd().as_raw_fd();
         match self.listeners[listener].protocol {
             Protocol::Scgi => {
-                self.desk.attend(client, Answer::Cgi);
-                serve_scgi(stream, self.host, &self.desk, &mut self.buffers);
+                self.desk.attend(client, listener, Answer::Cgi);
+                serve_scgi(stream, begun, self.host, &self.desk, &mut self.buffers);
             }
             Protocol::Http => {
-                self.desk.attend(client, Answer::Http);
+                self.desk.attend(client, listener, Answer::Http);
                 let before = self.desk.served();
-                let mut next = serve_http(stream, self.host, &self.desk, &mut self.buffers);
+                let mut next = serve_http(stream, begun, self.host, &self.desk, &mut self.buffers);
                 let is_fresh = |desk: &Desk| fresh && desk.served() == before;
                 if let Next::Idle(stream) = next {
                     let unix = self.listeners[listener].local().is_none();
                     next = if unix && is_fresh(&self.desk) && stream.is_readable_within(AT_ONCE) {
-                        serve_http(stream, self.host, &self.desk, &mut self.buffers)
+                        serve_http(stream, None, self.host, &self.desk, &mut self.buffers)
                     } else {
                         Next::Idle(stream)
                     };
@@ -284,7 +308,7 @@ impl<'a> Attendant<'a> {
         let mut served = is_called && self.round();
         for token in tokens.filter(|&token| token < SHELF) {
             if let Some(quiet) = self.parking.resume(token) {
-                self.attend(quiet);
+                self.attend(quiet, None);
                 served = true;
             }
         }
@@ -294,6 +318,7 @@ impl<'a> Attendant<'a> {
 
     /// The end: requests that have been sent already are still answered.
     fn drain(&mut self, graceful_timeout: Duration) {
+        let end = Instant::now().checked_add(graceful_timeout).unwrap_or_else(|| Instant::now() + MAX_DRAIN);
         let (last, stopping) = (self.board.is_last(), self.board.is_stopping());
         if !stopping && let Some(shelf) = self.shelf.take() {
             // The others go on with what is quiet here.
@@ -329,11 +354,19 @@ impl<'a> Attendant<'a> {
         let until = Instant::now() + FRESH.min(graceful_timeout / 2);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let hopeful = !left.is_zero() && (deferred || self.parking.expects());
+            let fresh = !left.is_zero() && (deferred || self.parking.expects());
             if left.is_zero() {
                 self.close();
             }
-            if !self.wait(Some(if hopeful { left } else { Duration::ZERO })) && !hopeful {
+            // In this order: the porter puts a request on the shelf before it says that it has it no more.
+            let slow = stopping && Instant::now() < end && self.desk.expects_slow();
+            let time = match (fresh, slow) {
+                (true, true) => left.min(GLANCE),
+                (true, false) => left,
+                (false, true) => GLANCE,
+                (false, false) => Duration::ZERO,
+            };
+            if !self.wait(Some(time)) && !fresh && !slow {
                 break;
             }
         }

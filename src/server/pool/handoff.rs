@@ -36,6 +36,9 @@ pub(crate) struct Handoff {
     /// Both ends of the shelf, then both of the pipe by which workers call.
     pub(super) shelf: Vec<RawFd>,
     pub(super) ready: Vec<RawFd>,
+    /// Both ends of the dock, and the porter that goes on.
+    pub(super) dock: Vec<RawFd>,
+    pub(super) porter: Option<i32>,
     pub(super) generation: u64,
     pub(super) workers: Headcount,
     /// `HUP` has come again meanwhile.

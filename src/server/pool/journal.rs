@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 use rustix::fs::{Mode, OFlags};
@@ -78,15 +78,15 @@ impl Journal {
         self.is_known.set(false);
     }
 
-    /// A request head has been read.
-    pub(super) fn note(&self, meta: &MetaVariables) {
+    /// A request has been read, its head at this time.
+    pub(super) fn note(&self, meta: &MetaVariables, since: Instant) {
         let mut entry = self.entry.borrow_mut();
         let set = |field: &mut Vec<u8>, name: &str, most: usize| {
             let value = meta.get(name).unwrap_or_default();
             field.clear();
             field.extend_from_slice(&value[..value.len().min(most)]);
         };
-        entry.arrived = now_micros();
+        entry.arrived = now_micros().saturating_sub(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
         set(&mut entry.method, "REQUEST_METHOD", MOST);
         set(&mut entry.target, "REQUEST_URI", MOST_OF_TARGET);
         set(&mut entry.protocol, "SERVER_PROTOCOL", MOST);
@@ -282,7 +282,7 @@ mod tests {
             for (name, value) in meta {
                 variables.push(name, value);
             }
-            journal.note(&variables);
+            journal.note(&variables, Instant::now());
         }
         let reply = Reply { client: "192.0.2.7".parse().ok(), status, bytes };
         assert!(journal.write(&reply, Some("0123456789ab")));

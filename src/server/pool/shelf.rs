@@ -1,22 +1,17 @@
-//! The shelf: a queue of connections between the workers, kept by the kernel.
+//! The shelf: a queue of connections for the workers.
 //!
-//! It is a pair of connected sockets that the master makes before it forks. Whoever is busy puts the quiet connections
-//! that it holds on the shelf (`SCM_RIGHTS`), and an idle worker takes them. A connection on it belongs to no process:
-//! it survives whoever put it there.
+//! Whoever is busy puts the quiet connections that it holds on the shelf, the porter those on which a request has
+//! arrived, and an idle worker takes them.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
 
+use super::relay::{Parcel, Relay};
 use super::scoreboard::Scoreboard;
 use crate::server::listener::Listener;
+use crate::server::load::Load;
 use crate::server::stream::Stream;
 
 /// An open HTTP connection on which everything that was read is answered.
@@ -28,30 +23,26 @@ pub(super) struct Quiet {
     pub(super) fresh: bool,
 }
 
-/// Both ends of the queue, in the master and in every worker.
+/// The queue, in the master and in every process of the pool.
 #[derive(Debug)]
 pub(super) struct Shelf {
-    give: OwnedFd,
-    take: OwnedFd,
+    relay: Relay,
     board: Scoreboard,
 }
 
 impl Shelf {
     pub(super) fn new(board: Scoreboard) -> io::Result<Self> {
-        // Its messages stay apart, and unlike that of datagrams their number is only limited by the buffer: some 270.
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (give, take) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok(Self { give, take, board })
+        Ok(Self { relay: Relay::new()?, board })
     }
 
     /// Takes over what another program has [handed on](Self::ends).
-    pub(super) fn adopt((give, take): (OwnedFd, OwnedFd), board: Scoreboard) -> Self {
-        Self { give, take, board }
+    pub(super) fn adopt(ends: (OwnedFd, OwnedFd), board: Scoreboard) -> Self {
+        Self { relay: Relay::adopt(ends), board }
     }
 
     /// Both ends of the queue.
     pub(super) fn ends(&self) -> [&OwnedFd; 2] {
-        [&self.give, &self.take]
+        self.relay.ends()
     }
 
     /// Whether somebody is there to take what would be put on it.
@@ -59,36 +50,36 @@ impl Shelf {
         self.board.has_idle()
     }
 
-    /// Puts a connection on the shelf; the caller closes its own descriptor and has taken it out of its epoll set, where
-    /// the connection would stay otherwise for as long as it is open anywhere.
-    ///
-    /// # Errors
-    /// Where the shelf is full, or the system counts too many descriptors on their way: the connection stays.
+    /// Puts a quiet connection on the shelf, see [`Relay::put`].
     pub(super) fn put(&self, quiet: &Quiet) -> Result<(), Errno> {
-        let [high, low] = u16::try_from(quiet.listener).map_err(|_| Errno::OVERFLOW)?.to_be_bytes();
-        let bytes = [high, low, u8::from(quiet.fresh)];
-        let descriptors = [quiet.stream.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        rustix::net::sendmsg(&self.give, &[IoSlice::new(&bytes)], &mut control, flags)?;
+        self.put_loaded(&quiet.stream, quiet.listener, quiet.fresh, &Load::KEEP)
+    }
+
+    /// Puts a connection on the shelf with what belongs to it.
+    pub(super) fn put_loaded(
+        &self,
+        stream: &Stream,
+        listener: usize,
+        fresh: bool,
+        load: &Load<'_>,
+    ) -> Result<(), Errno> {
+        self.relay.put(stream, listener, fresh, load)?;
         self.note();
         Ok(())
     }
 
     /// Takes a connection, if one is there. That costs a system call only where one was put since it was last empty.
-    pub(super) fn take(&self, listeners: &[Listener]) -> Option<Quiet> {
+    pub(super) fn take(&self, listeners: &[Listener]) -> Option<Parcel> {
         if !self.board.is_shelf_used() {
             return None;
         }
-        let taken = self.receive(listeners).or_else(|errno| {
+        let taken = self.relay.take(listeners).or_else(|errno| {
             if errno != Errno::AGAIN {
                 return Err(errno);
             }
             // Somebody may put one there before the mark is gone: so another look after it.
             self.board.set_shelf_used(false);
-            self.receive(listeners).inspect(|_| self.note())
+            self.relay.take(listeners).inspect(|_| self.note())
         });
         taken.ok()?
     }
@@ -101,42 +92,17 @@ impl Shelf {
     /// Has the kernel wake somebody else for what is on the shelf: it may have woken the caller, who will not take it.
     pub(super) fn pass_on(&self, listeners: &[Listener]) {
         self.note();
-        if let Some(quiet) = self.take(listeners) {
-            let _ = self.put(&quiet);
+        if let Some(parcel) = self.take(listeners) {
+            let Parcel { stream, listener, fresh, cargo } = parcel;
+            let _ = self.put_loaded(&stream, listener, fresh, &cargo.load());
         }
-    }
-
-    /// The next connection; `None` if it was broken meanwhile.
-    fn receive(&self, listeners: &[Listener]) -> Result<Option<Quiet>, Errno> {
-        let mut bytes = [0; 3];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let slices = &mut [IoSliceMut::new(&mut bytes)];
-        rustix::io::retry_on_intr(|| rustix::net::recvmsg(&self.take, slices, &mut control, flags))?;
-        let descriptor = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        // Without a free number for it the kernel has closed the connection, as the worker would have to do next.
-        let Some(descriptor) = descriptor else { return Ok(None) };
-        let [high, low, fresh] = bytes;
-        let listener = usize::from(u16::from_be_bytes([high, low]));
-        let local = listeners.get(listener).and_then(Listener::local);
-        let peer = match local.map(|_| rustix::net::getpeername(&descriptor)) {
-            None => None,
-            Some(Ok(peer)) => peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
-            // It was reset, and there is nobody to answer.
-            Some(Err(_)) => return Ok(None),
-        };
-        Ok(Some(Quiet { stream: Stream::new(descriptor, peer, local), listener, fresh: fresh != 0 }))
     }
 }
 
 /// The end that is readable while a connection is on the shelf.
 impl AsFd for Shelf {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.take.as_fd()
+        self.relay.as_fd()
     }
 }
 

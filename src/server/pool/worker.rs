@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::PoolOptions;
 use super::attendant::Attendant;
+use super::dock::Dock;
 use super::journal::Journal;
 use super::locks::Locks;
 use super::reminder::{self, WorkClock};
@@ -29,6 +30,7 @@ pub(super) struct Setting<'a> {
     pub(super) listeners: &'a [Listener],
     pub(super) board: Scoreboard,
     pub(super) shelf: &'a Arc<Shelf>,
+    pub(super) dock: &'a Arc<Dock>,
     pub(super) number: usize,
     pub(super) master: rustix::process::Pid,
     /// One byte goes here when the worker is ready.
@@ -77,6 +79,7 @@ pub(super) fn run(setting: &Setting<'_>, blocked: Blocked) -> i32 {
     setting.host.set_witness(Arc::new(Locks::new(setting.board, setting.number, options.max_per_session)));
     let clock = Arc::new(WorkClock { slot, hard: options.request_timeout });
     let mut desk = Desk::new(slot, request_limit(options.max_requests), options.slow_request, Some(clock));
+    desk.use_dock(Arc::clone(setting.dock));
     if let Some((log, format)) = &options.access_log {
         match Journal::open(log, *format) {
             Ok(journal) => desk.keep_journal(journal, setting.board.salt()),

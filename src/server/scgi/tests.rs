@@ -1,7 +1,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::activity::Alone;
 use super::super::exchange::support::{Counter, Echo, client};
@@ -15,7 +15,7 @@ fn request(path: &str, length: usize) -> Vec<u8> {
 fn exchange(pieces: Vec<Vec<u8>>) -> (String, Counter) {
     let (stream, thread) = client(pieces);
     let counter = Counter::default();
-    serve(stream, &Echo::new(), &counter, &mut Buffers::new());
+    serve(stream, None, &Echo::new(), &counter, &mut Buffers::new());
     (String::from_utf8(thread.join().unwrap()).unwrap(), counter)
 }
 
@@ -57,7 +57,7 @@ fn over_tcp_a_refused_sender_reads_the_response_and_no_reset() {
     let (socket, peer) = listener.accept().unwrap();
     let mut echo = Echo::new();
     echo.limits.body_timeout = Duration::from_secs(5);
-    serve(Stream::new(socket, Some(peer), Some(address)), &echo, &Alone, &mut Buffers::new());
+    serve(Stream::new(socket, Some(peer), Some(address)), None, &echo, &Alone, &mut Buffers::new());
     assert!(thread.join().unwrap().starts_with("Status: 413 "));
 }
 
@@ -81,8 +81,11 @@ fn a_trickle_does_not_prolong_the_head() {
     });
     let started = Instant::now();
     let mut buffers = Buffers::new();
-    let result = receive(&Stream::new(server, None, None), &Echo::new().limits, &Alone, &mut buffers);
-    assert!(matches!(result, Err(GatewayError::Timeout(_))));
+    let limits = Echo::new().limits;
+    let stream = Stream::new(server, None, None);
+    let result = receive(&stream, &mut Reception::scgi(&limits), &limits, &Alone, &mut buffers);
+    let Err(Unserved::Refused(refusal)) = result else { panic!("{result:?}") };
+    assert!(matches!(refusal.error, GatewayError::Timeout(_)));
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
     thread.join().unwrap();
 }
@@ -94,7 +97,7 @@ fn who_leaves_in_the_middle_is_not_served() {
         client.write_all(part).unwrap();
         drop(client);
         let counter = Counter::default();
-        serve(Stream::new(server, None, None), &Echo::new(), &counter, &mut Buffers::new());
+        serve(Stream::new(server, None, None), None, &Echo::new(), &counter, &mut Buffers::new());
         assert!(counter.begun.take().is_empty());
     }
 }
@@ -142,7 +145,7 @@ fn a_reader_that_fails_ends_in_a_reset_over_tcp() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.write_all(&request("/fails", 0)).unwrap();
     let (socket, peer) = listener.accept().unwrap();
-    serve(Stream::new(socket, Some(peer), None), &Echo::new(), &Alone, &mut Buffers::new());
+    serve(Stream::new(socket, Some(peer), None), None, &Echo::new(), &Alone, &mut Buffers::new());
     assert!(client.read_to_end(&mut Vec::new()).is_err(), "half a page must not look like one");
 }
 
@@ -151,6 +154,6 @@ fn a_client_that_does_not_read_is_left() {
     let (mut client, server) = UnixStream::pair().unwrap();
     client.write_all(&request("/big", 0)).unwrap();
     let started = Instant::now();
-    serve(Stream::new(server, None, None), &Echo::new(), &Alone, &mut Buffers::new());
+    serve(Stream::new(server, None, None), None, &Echo::new(), &Alone, &mut Buffers::new());
     assert!(started.elapsed() < Duration::from_secs(2));
 }

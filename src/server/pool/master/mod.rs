@@ -21,8 +21,11 @@ use crate::server::pool::PoolOptions;
 use crate::server::pool::clock::{millis, now, seconds};
 use crate::server::pool::crew::Crew;
 use crate::server::pool::deadlines::Deadlines;
+use crate::server::pool::dock::Dock;
 use crate::server::pool::handoff::Handoff;
 use crate::server::pool::notify::Notify;
+use crate::server::pool::porter::{self, Porter};
+use crate::server::pool::relay::Relay;
 use crate::server::pool::reload::Candidate;
 use crate::server::pool::reporter::Reporter;
 use crate::server::pool::scoreboard::Scoreboard;
@@ -44,6 +47,8 @@ struct Master<'a> {
     options: &'a PoolOptions,
     board: Scoreboard,
     shelf: Arc<Shelf>,
+    dock: Arc<Dock>,
+    porter: Porter,
     signals: Signals,
     /// Workers that become ready, want to be replaced or find all others busy write a byte.
     ready: (OwnedFd, OwnedFd),
@@ -110,7 +115,7 @@ pub(super) fn run(
     signal::unblock_all();
     let pid = process::id();
     let mut staff = Staff::new(options.workers, millis(options.idle_timeout));
-    let (board, shelf, ready, crew, generation) = match &handoff {
+    let (board, shelf, dock, ready, crew, generation) = match &handoff {
         None => {
             for listener in listeners.iter() {
                 log!("master pid={} listening {} {listener}", pid.as_raw_nonzero(), listener.protocol);
@@ -119,7 +124,8 @@ pub(super) fn run(
                 log!("master pid={} listening status {listener}", pid.as_raw_nonzero());
             }
             let board = Scoreboard::for_pool()?;
-            (board, Shelf::new(board)?, pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?, Crew::default(), 0)
+            let ready = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            (board, Shelf::new(board)?, Dock::new(Relay::new()?, board), ready, Crew::default(), 0)
         }
         Some(handoff) => {
             staff.resume(handoff.workers);
@@ -127,7 +133,11 @@ pub(super) fn run(
             let ends = Handoff::pair(&handoff.shelf)?;
             let (board, readable) = Scoreboard::take_over(handoff.board)?;
             let shelf = if readable { Shelf::adopt(ends, board) } else { Shelf::new(board)? };
-            (board, shelf, ready, handoff.crew(readable), handoff.generation)
+            // A program that can read the board has left both ends.
+            let ends = if handoff.dock.is_empty() { None } else { Some(Handoff::pair(&handoff.dock)?) };
+            let relay = ends.filter(|_| readable).map_or_else(Relay::new, |ends| Ok(Relay::adopt(ends)))?;
+            let dock = Dock::new(relay, board);
+            (board, shelf, dock, ready, handoff.crew(readable), handoff.generation)
         }
     };
     let sweep_every = options.sweep_every.filter(|_| host.store().is_some());
@@ -144,6 +154,8 @@ pub(super) fn run(
         options,
         board,
         shelf: Arc::new(shelf),
+        dock: Arc::new(dock),
+        porter: Porter::new(handoff.as_ref().and_then(|handoff| handoff.porter)),
         signals,
         ready,
         notify: Notify::from_environment(),
@@ -180,13 +192,19 @@ impl Master<'_> {
             while let Some((pid, change)) = process::reap() {
                 match change {
                     Change::Ended(death) => self.bury(pid, death),
-                    Change::Stopped(signal) => self.crew.stopped(pid, signal, now()),
-                    Change::Continued => self.crew.continued(pid),
+                    Change::Stopped(signal) => {
+                        self.crew.stopped(pid, signal, now());
+                        self.porter.stopped(pid, signal, self.board, now());
+                    }
+                    Change::Continued => {
+                        self.crew.continued(pid);
+                        self.porter.continued(pid, self.board);
+                    }
                 }
             }
             self.look_out();
             if let Some(stop) = self.stopping {
-                if self.crew.is_empty() && !self.drain_rest(stop)? {
+                if self.crew.is_empty() && !self.drain_rest(stop)? && self.porter.finish(stop.until, now()).is_none() {
                     log!("master pid={} stopped", self.pid.as_raw_nonzero());
                     return Ok(stop.status);
                 }
@@ -197,6 +215,7 @@ impl Master<'_> {
             self.sweeper.attend(time, self.host);
             let mut wake = self.deadlines.enforce(&mut self.crew, self.board, time);
             wake = wake.min(self.sweeper.wake());
+            wake = wake.min(self.keep_porter(time));
             if self.stopping.is_none() {
                 wake = wake.min(self.reporter.keep(self.board, self.listeners, self.pid, time));
                 wake = wake.min(self.backoff.wake()).min(self.staff.wake(&self.crew, self.board));
@@ -212,6 +231,23 @@ impl Master<'_> {
         }
     }
 
+    /// Has a porter be there if one is needed; once the workers are gone, has it finish. Returns when to look again.
+    fn keep_porter(&mut self, time: u64) -> u64 {
+        if let Some(stop) = self.stopping.filter(|_| self.crew.is_empty()) {
+            return self.porter.finish(stop.until, time).unwrap_or(u64::MAX);
+        }
+        let setting = porter::Setting {
+            host: self.host,
+            listeners: self.listeners,
+            board: self.board,
+            dock: &self.dock,
+            shelf: &self.shelf,
+            options: self.options,
+            master: self.pid,
+        };
+        self.porter.keep(&setting, time)
+    }
+
     /// Waits for a signal, a worker that calls, or `wake`.
     fn wait(&mut self, wake: u64) -> io::Result<()> {
         let left = wake.saturating_sub(now()).min(3_600_000);
@@ -219,6 +255,8 @@ impl Master<'_> {
         let time = Timespec { tv_sec: (left / 1000).cast_signed(), tv_nsec: ((left % 1000) * 1_000_000).cast_signed() };
         let mut descriptors =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
+        descriptors
+            .extend(self.porter.watch(&self.dock, now()).map(|dock| PollFd::from_borrowed_fd(dock, PollFlags::IN)));
         let speaking = self.candidate.iter().filter(|candidate| candidate.may_speak());
         descriptors.extend(speaking.map(|candidate| PollFd::new(candidate, PollFlags::IN)));
         if self.watching {
@@ -276,6 +314,7 @@ impl Master<'_> {
         if let Some((AccessLog::File(path), _)) = &self.options.access_log {
             log!("master pid={} USR1: reopening {}", self.pid.as_raw_nonzero(), path.display());
             self.crew.iter().for_each(|member| process::kill(member.pid, Signal::USR1));
+            self.porter.reopen_log();
         }
     }
 

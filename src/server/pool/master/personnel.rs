@@ -72,6 +72,7 @@ impl Master<'_> {
             listeners: self.listeners,
             board: self.board,
             shelf: &self.shelf,
+            dock: &self.dock,
             number,
             master: self.pid,
             ready: &self.ready.1,
@@ -155,7 +156,10 @@ impl Master<'_> {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.pid == pid) {
             return self.judge(death);
         }
-        if self.sweeper.bury(pid, death) || self.reporter.bury(pid, death, now()) {
+        if self.sweeper.bury(pid, death)
+            || self.reporter.bury(pid, death, now())
+            || self.porter.bury(pid, death, self.board, now())
+        {
             return;
         }
         // A child that is no worker: somebody forked before run was called, or left an orphan to us (as process 1).

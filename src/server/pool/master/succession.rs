@@ -86,6 +86,7 @@ impl Master<'_> {
             kept.keep(listener)?;
         }
         let [give, take] = self.shelf.ends();
+        let [leave, fetch] = self.dock.relay().ends();
         let mut handoff = Handoff {
             report: None,
             master: self.pid.as_raw_nonzero().get(),
@@ -93,6 +94,8 @@ impl Master<'_> {
             status: self.reporter.listeners().iter().map(Listener::record).collect(),
             board: Some(kept.keep(&self.board)?),
             shelf: vec![kept.keep(give)?, kept.keep(take)?],
+            dock: vec![kept.keep(leave)?, kept.keep(fetch)?],
+            porter: self.porter.pid(),
             ready: vec![kept.keep(&self.ready.0)?, kept.keep(&self.ready.1)?],
             generation: self.generation + 1,
             workers: self.staff.count(),

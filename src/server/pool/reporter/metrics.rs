@@ -101,6 +101,14 @@ fn pool(out: &mut Metrics, report: &Report) -> fmt::Result {
             out.sample(name, &[("protocol", &queue.protocol), ("address", &queue.address)], value)?;
         }
     }
+    let slow = &report.slow_clients;
+    let clients = [("receiving", slow.receiving), ("sending", slow.sending)];
+    out.each("slow_clients", "gauge", "Slow clients that the porter holds.", "state", clients)?;
+    let help = "Connections handed over since their clients were slow.";
+    out.counter("slow_clients_handed_over_total", help, slow.handed_over_total)?;
+    let help = "Slow clients closed to have room for others.";
+    out.counter("slow_clients_dropped_total", help, slow.dropped_total)?;
+    out.counter("porter_deaths_total", "Porters that died, with their slow clients.", slow.porter_deaths_total)?;
     out.counter("access_log_lost_lines_total", "Lines lost of the access log.", report.access_log_lost_lines)
 }
 
@@ -186,6 +194,8 @@ mod tests {
         assert!(text.contains("cloakroom_request_duration_seconds_count 4\n"), "{text}");
         assert!(text.contains("cloakroom_requests_total{class=\"4xx\"} 1\n"), "{text}");
         assert!(text.contains("cloakroom_request_duration_seconds_bucket{le=\"+Inf\"} 4\n"), "{text}");
+        assert!(text.contains("cloakroom_slow_clients{state=\"receiving\"} 6\n"), "{text}");
+        assert!(text.contains("cloakroom_slow_clients_handed_over_total 9\n"), "{text}");
         assert!(text.contains("cloakroom_session_locks{state=\"waits\"} 1\n"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::measure::{Measure, Usage};
 use crate::server::listener::Listener;
 use crate::server::pool::clock::{now, now_micros, seconds};
-use crate::server::pool::scoreboard::{BOUNDS, Count, Event, LockState, Scoreboard, Slot, Totals, session_name};
+use crate::server::pool::scoreboard::{BOUNDS, Count, Event, LockState, Scoreboard, Slot, Slow, Totals, session_name};
 use crate::server::pool::sweeper;
 use crate::sys::queue;
 
@@ -20,6 +20,7 @@ pub(super) struct Report {
     pub(super) pool: Pool,
     pub(super) workers: Workers,
     pub(super) listeners: Vec<Queue>,
+    pub(super) slow_clients: SlowClients,
     pub(super) requests: Requests,
     pub(super) sessions: Sessions,
     /// Workers that ended, by reason.
@@ -66,6 +67,19 @@ pub(super) struct Queue {
     /// `None` where the kernel does not tell.
     pub(super) waiting: Option<u32>,
     pub(super) limit: Option<u32>,
+}
+
+/// Who is slow, and held by the porter instead of a worker.
+#[derive(Debug, Serialize)]
+pub(super) struct SlowClients {
+    /// Whose request is on its way in.
+    pub(super) receiving: u64,
+    /// Who is sent a response, or is waited for to close.
+    pub(super) sending: u64,
+    pub(super) handed_over_total: u64,
+    /// Closed to have room for others.
+    pub(super) dropped_total: u64,
+    pub(super) porter_deaths_total: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -224,6 +238,13 @@ impl Report {
             pool: Pool { pid: master.as_raw_nonzero().get(), started, uptime_seconds, stopping },
             workers,
             listeners: listeners.iter().map(Queue::of).collect(),
+            slow_clients: SlowClients {
+                receiving: board.slow(Slow::Receiving),
+                sending: board.slow(Slow::Sending),
+                handed_over_total: board.slow(Slow::Handed),
+                dropped_total: board.slow(Slow::Dropped),
+                porter_deaths_total: board.slow(Slow::Deaths),
+            },
             requests: Requests::of(&totals, board, uptime_seconds),
             sessions: Sessions {
                 commits: totals.of(Count::Commits),
@@ -443,6 +464,9 @@ pub(super) mod tests {
         slots[0].tally().add(Count::LockWaits, 2);
         slots[0].tally().add(Count::LockWaitMicros, 1_500_000);
         board.note(Event::Crashed);
+        board.set_slow(Slow::Receiving, 6);
+        board.set_slow(Slow::Sending, 2);
+        (0..9).for_each(|_| board.note_slow(Slow::Handed));
         board.sweep()[1].store(5, Relaxed);
         board.sweep()[0].store(now(), Release);
         let measure = Measure::default();
@@ -457,6 +481,8 @@ pub(super) mod tests {
         assert_eq!(report.scoreboard.len(), 2);
         assert_eq!((report.requests.total, report.requests.by_class["4xx"]), (4, 1));
         assert_eq!(report.exits["crashed"], 1);
+        let slow = &report.slow_clients;
+        assert_eq!((slow.receiving, slow.sending, slow.handed_over_total, slow.dropped_total), (6, 2, 9, 0));
         let [lock] = &report.locks[..] else { panic!("{report:?}") };
         assert_eq!((lock.holder, &lock.waiting[..]), (Some(0), &[1][..]));
         assert!(lock.session.len() == 12 && lock.session.bytes().all(|b| b.is_ascii_hexdigit()));

@@ -137,7 +137,7 @@ fn wait(listeners: &[Listener], quiet: &mut Vec<(Instant, Stream)>, free: bool) 
 
 fn serve(stream: Stream, office: &Office<'_>) {
     let is_tcp = stream.local().is_some();
-    let _ = serve_http(stream, &Desk { office, is_tcp }, &Brief, &mut Buffers::new());
+    let _ = serve_http(stream, None, &Desk { office, is_tcp }, &Brief, &mut Buffers::new());
 }
 
 /// One request, and the connection is closed.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use super::report::{Report, Row};
+use super::report::{Report, Row, SlowClients};
 
 /// Writes the report as lines of text.
 pub(super) fn text(report: &Report) -> String {
@@ -29,6 +29,12 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
         let waiting = queue.waiting.map_or("?".to_owned(), |count| count.to_string());
         let limit = queue.limit.map_or("?".to_owned(), |count| count.to_string());
         writeln!(out, "queue     {waiting}/{limit} {} {}", queue.protocol, Plain(&queue.address))?;
+    }
+    let slow = &report.slow_clients;
+    if slow.handed_over_total > 0 {
+        let ends = format!("{} dropped, {} porters died", slow.dropped_total, slow.porter_deaths_total);
+        let SlowClients { receiving, sending, handed_over_total, .. } = slow;
+        writeln!(out, "slow      {receiving} receiving, {sending} sending; {handed_over_total} handed over, {ends}")?;
     }
     let classes: Vec<String> = requests
         .by_class
@@ -209,6 +215,10 @@ mod tests {
         assert!(text.contains("GET /<b>\\u{1b}[2J\\u{202e}&"), "{text}");
         assert!(text.contains("held by 0 (pid "), "{text}");
         assert!(text.contains("; waiting: 1 (pid "), "{text}");
+        assert!(
+            text.contains("slow      6 receiving, 2 sending; 9 handed over, 0 dropped, 0 porters died\n"),
+            "{text}"
+        );
         assert!(text.contains("requests  4: 2xx 3, 3xx 0, 4xx 1, 5xx 0;"), "{text}");
     }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
@@ -12,8 +12,11 @@ use super::slot::Slot;
 use super::tally::Count;
 use crate::message::{Clock, MetaVariables};
 use crate::server::activity::{Activity, Reply};
+use crate::server::load::Load;
 use crate::server::pool::clock::now_micros;
+use crate::server::pool::dock::Dock;
 use crate::server::pool::journal::Journal;
+use crate::server::stream::Stream;
 use crate::sys::deadline::{Answer, Words};
 use crate::sys::log::log;
 use crate::sys::process::id;
@@ -24,6 +27,10 @@ pub(in crate::server::pool) struct Desk {
     slot: Slot,
     words: Words,
     client: Cell<RawFd>,
+    /// The number of the listener that the connection came through.
+    listener: Cell<usize>,
+    /// Where slow clients are left.
+    dock: Option<Arc<Dock>>,
     answer: Cell<Answer>,
     busy: Cell<bool>,
     served: Cell<u64>,
@@ -49,6 +56,8 @@ impl Desk {
             slot,
             words: slot.deadline(),
             client: Cell::new(-1),
+            listener: Cell::new(0),
+            dock: None,
             answer: Cell::new(Answer::Cgi),
             busy: Cell::new(false),
             served: Cell::new(0),
@@ -72,9 +81,20 @@ impl Desk {
         }
     }
 
+    /// Slow clients are left there.
+    pub(in crate::server::pool) fn use_dock(&mut self, dock: Arc<Dock>) {
+        self.dock = Some(dock);
+    }
+
+    /// Whether a request may still come from a slow client.
+    pub(in crate::server::pool) fn expects_slow(&self) -> bool {
+        self.dock.as_ref().is_some_and(|dock| dock.is_expecting())
+    }
+
     /// From now on requests come from this connection, which stays open until [`quiet`](Self::quiet).
-    pub(in crate::server::pool) fn attend(&self, client: RawFd, answer: Answer) {
+    pub(in crate::server::pool) fn attend(&self, client: RawFd, listener: usize, answer: Answer) {
         self.client.set(client);
+        self.listener.set(listener);
         self.answer.set(answer);
         if let Some((journal, _)) = &self.journal {
             journal.forget();
@@ -105,11 +125,11 @@ impl Desk {
 }
 
 impl Activity for Desk {
-    fn received(&self, meta: &MetaVariables) {
+    fn received(&self, meta: &MetaVariables, since: Instant) {
         if let Some((journal, _)) = &self.journal {
             // Of the request before this one.
             self.slot.set_session(0);
-            journal.note(meta);
+            journal.note(meta, since);
         }
     }
 
@@ -158,6 +178,18 @@ impl Activity for Desk {
         }
     }
 
+    fn has_porter(&self) -> bool {
+        self.dock.as_ref().is_some_and(|dock| dock.is_attended())
+    }
+
+    fn may_store(&self) -> bool {
+        self.dock.as_ref().is_some_and(|dock| dock.has_room())
+    }
+
+    fn hand_over(&self, stream: &Stream, load: &Load<'_>) -> bool {
+        self.dock.as_ref().is_some_and(|dock| dock.leave(stream, self.listener.get(), load))
+    }
+
     fn stopping(&self) -> bool {
         signal::asked_to_leave()
     }
@@ -177,7 +209,7 @@ mod tests {
         assert!(!slot.is_ready() && !slot.has_worked());
         slot.set_ready();
         let desk = Desk::new(slot, 2, None, None);
-        desk.attend(7, Answer::Http);
+        desk.attend(7, 0, Answer::Http);
         desk.begin(&Method::HEAD, "/slow");
         assert_eq!(slot.work().map(|work| work.number), Some(1));
         assert_eq!(slot.text(), ("HEAD".to_owned(), "/slow".to_owned()));

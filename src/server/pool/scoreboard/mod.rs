@@ -30,7 +30,7 @@ use crate::sys::{descriptor, process};
 /// Words of a slot, and of what concerns all, which comes before the first slot.
 const SLOT: usize = 128;
 /// Changes whenever the meaning of a word does. `LAST` and `STOPPING` keep their places in every layout.
-const LAYOUT: u64 = 0x636c_6f61_6b00_0004;
+const LAYOUT: u64 = 0x636c_6f61_6b00_0005;
 
 /// What concerns all; what changes often has a cache line of its own.
 const LAYOUT_AT: usize = 0;
@@ -48,6 +48,27 @@ const EVENTS: usize = 24;
 /// What the last sweep did, see `sweeper`.
 const SWEEP: usize = 48;
 const SWEEP_WORDS: usize = 8;
+/// Slow clients: one word for each [`Slow`].
+const PORTER: usize = 56;
+
+/// What is counted of slow clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slow {
+    /// Those that the porter receives a request from now, and those whose request it cannot get rid of.
+    Receiving,
+    /// Those that it sends a response to now, or waits for to close.
+    Sending,
+    /// Connections that were handed to it.
+    Handed,
+    /// Those that it has closed to have room for others.
+    Dropped,
+    /// Porters that died.
+    Deaths,
+    /// 1 where none can be started.
+    Missing,
+    /// Bytes in files that it has open.
+    Stored,
+}
 
 /// What happens to a pool, counted by its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +287,21 @@ impl Scoreboard {
         self.words()[EVENTS + event as usize].load(Relaxed)
     }
 
+    /// Says how many slow clients there are.
+    pub(super) fn set_slow(self, slow: Slow, count: u64) {
+        self.words()[PORTER + slow as usize].store(count, Release);
+    }
+
+    /// Counts a slow client, or something that has to do with them.
+    pub(super) fn note_slow(self, slow: Slow) {
+        self.words()[PORTER + slow as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many there are or were.
+    pub(super) fn slow(self, slow: Slow) -> u64 {
+        self.words()[PORTER + slow as usize].load(Acquire)
+    }
+
     /// The words for what the last sweep did.
     pub(super) fn sweep(self) -> &'static [AtomicU64] {
         &self.words()[SWEEP..][..SWEEP_WORDS]
@@ -319,5 +355,6 @@ mod tests {
     fn every_event_has_a_word() {
         assert!(Event::ALL.iter().enumerate().all(|(i, event)| *event as usize == i));
         assert!(EVENTS + Event::ALL.len() <= SWEEP);
+        assert!(SWEEP + SWEEP_WORDS <= PORTER && PORTER + (Slow::Stored as usize) < SLOT);
     }
 }
