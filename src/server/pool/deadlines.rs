@@ -37,7 +37,7 @@ impl Deadlines {
 
     /// Everybody has so much time more: nobody was running for so long.
     pub(super) fn spare(&mut self, until: u64) {
-        self.spare_until = until;
+        self.spare_until = self.spare_until.max(until);
     }
 
     /// Does what is due. Returns when to look again.

@@ -70,6 +70,8 @@ struct Master<'a> {
     suspected: bool,
     /// When workers are heard again that call.
     deaf_until: Option<u64>,
+    /// When it last stopped waiting.
+    awake: u64,
     /// `READY=1` has been sent.
     announced: bool,
     ever_ready: bool,
@@ -172,6 +174,7 @@ pub(super) fn run(
         watching: false,
         suspected: false,
         deaf_until: None,
+        awake: now(),
         backoff: Backoff::default(),
         sweeper,
         stopping: None,
@@ -212,6 +215,7 @@ impl Master<'_> {
                 self.balance()?;
             }
             let time = now();
+            self.look_for_a_freeze(self.awake, time);
             self.sweeper.attend(time, self.host);
             let mut wake = self.deadlines.enforce(&mut self.crew, self.board, time);
             wake = wake.min(self.sweeper.wake());
@@ -224,7 +228,7 @@ impl Master<'_> {
             if let Some(candidate) = &mut self.candidate {
                 wake = wake.min(candidate.enforce(time));
             }
-            self.wait(wake)?;
+            self.wait(wake, time)?;
             while let Some(signal) = self.signals.next() {
                 self.obey(signal);
             }
@@ -248,10 +252,21 @@ impl Master<'_> {
         self.porter.keep(&setting, time)
     }
 
-    /// Waits for a signal, a worker that calls, or `wake`.
-    fn wait(&mut self, wake: u64) -> io::Result<()> {
-        let left = wake.saturating_sub(now()).min(3_600_000);
-        let planned = now().saturating_add(left);
+    /// Where much more time has passed since `planned` than this process can have needed, the machine or this container
+    /// was frozen: what is overdue may be so for no fault of its own.
+    fn look_for_a_freeze(&mut self, planned: u64, time: u64) {
+        let late = time.saturating_sub(planned);
+        if late > LATE {
+            self.deadlines.spare(time.saturating_add(late));
+            let seconds = seconds(late);
+            log!("master pid={} was not running for {seconds:.1}s, deadlines moved", self.pid.as_raw_nonzero());
+        }
+    }
+
+    /// Waits for a signal, a worker that calls, or `wake`. At `time` it was last looked what is due.
+    fn wait(&mut self, wake: u64, time: u64) -> io::Result<()> {
+        let planned = wake.clamp(time, time.saturating_add(3_600_000));
+        let left = planned.saturating_sub(now());
         let time = Timespec { tv_sec: (left / 1000).cast_signed(), tv_nsec: ((left % 1000) * 1_000_000).cast_signed() };
         let mut descriptors =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.ready.0, PollFlags::IN)];
@@ -272,13 +287,8 @@ impl Master<'_> {
         if let Some(candidate) = &mut self.candidate {
             candidate.listen();
         }
-        let late = now().saturating_sub(planned);
-        if late > LATE {
-            // The machine or this container was frozen: what is overdue may be so for no fault of its own.
-            self.deadlines.spare(now().saturating_add(late));
-            let seconds = seconds(late);
-            log!("master pid={} was not running for {seconds:.1}s, deadlines moved", self.pid.as_raw_nonzero());
-        }
+        self.awake = now();
+        self.look_for_a_freeze(planned, self.awake);
         Ok(())
     }
 
