@@ -75,19 +75,41 @@ pub(super) fn push_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
+/// The bytes that a name may have (RFC 9110 section 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        token[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let more = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < more.len() {
+        token[more[at] as usize] = true;
+        at += 1;
+    }
+    token
+};
+
 /// Writes one field, or nothing where it has a byte that could end it: `http` checks its values, but whoever made
 /// this one may have gone around that.
 pub(crate) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let token = |b: &u8| TOKEN[usize::from(*b)];
     let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
     if name.is_empty() || !name.iter().all(token) || !value.iter().all(text) {
         return;
     }
     // Names are case-insensitive; capitals are what people who read a transcript expect.
+    let start = out.len();
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
     let mut starts_word = true;
-    for &byte in name {
-        out.push(if starts_word { byte.to_ascii_uppercase() } else { byte });
-        starts_word = byte == b'-';
+    for byte in &mut out[start..] {
+        if starts_word {
+            byte.make_ascii_uppercase();
+        }
+        starts_word = *byte == b'-';
     }
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -28,16 +28,18 @@ impl MetaVariables {
     pub fn from_block(bytes: Vec<u8>) -> Option<Self> {
         u32::try_from(bytes.len()).ok()?;
         let mut index = Vec::with_capacity(32);
+        let mut ends = memchr::memchr_iter(0, &bytes);
         let mut at = 0;
-        while at < bytes.len() {
-            let name = at..at + bytes[at..].iter().position(|&b| b == 0)?;
-            let start = name.end + 1;
-            let value = start..start + bytes[start..].iter().position(|&b| b == 0)?;
-            if name.is_empty() {
+        while let Some(middle) = ends.next() {
+            let end = ends.next()?;
+            if middle == at {
                 return None;
             }
-            at = value.end + 1;
-            index.push((name.start as u32..name.end as u32, value.start as u32..value.end as u32));
+            index.push((at as u32..middle as u32, middle as u32 + 1..end as u32));
+            at = end + 1;
+        }
+        if at != bytes.len() {
+            return None;
         }
         Some(Self { bytes, index })
     }
@@ -97,6 +99,17 @@ impl MetaVariables {
 
     /// A name that occurs more than once, if there is one.
     pub fn first_repeated_name(&self) -> Option<&[u8]> {
+        // Where each name has a place of its own, as in most requests, nothing has to be sorted.
+        let mut taken = [0_u64; 32];
+        let is_taken = |name: &[u8]| {
+            let (word, bit) = place(name);
+            let before = taken[word];
+            taken[word] |= bit;
+            before & bit != 0
+        };
+        if !self.iter().map(|(name, _)| name).any(is_taken) {
+            return None;
+        }
         let mut names: Vec<&[u8]> = self.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
@@ -107,6 +120,16 @@ impl MetaVariables {
         let bytes = &self.bytes;
         self.index.retain(|(n, _)| &bytes[n.start as usize..n.end as usize] != name.as_bytes());
     }
+}
+
+/// One of 2048 places, by the length and the end of a name, which is where names differ.
+fn place(name: &[u8]) -> (usize, u64) {
+    let end = match name.last_chunk::<8>() {
+        Some(end) => u64::from_le_bytes(*end),
+        None => name.iter().fold(0, |end, &byte| end << 8 | u64::from(byte)),
+    };
+    let place = (end ^ (name.len() as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53;
+    ((place / 64) as usize, 1 << (place % 64))
 }
 
 /// Names only: values may be secrets.
@@ -136,6 +159,29 @@ mod tests {
     fn a_broken_block_is_refused() {
         for block in [&b"A"[..], b"A\0", b"A\0b", b"\0b\0", b"A\0b\0C\0"] {
             assert!(MetaVariables::from_block(block.to_vec()).is_none(), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_name_is_found_wherever_it_is() {
+        // More names than places: some share one.
+        let mut meta = MetaVariables::new();
+        for number in 0..3000 {
+            meta.push(format!("N{number}"), "");
+        }
+        assert_eq!(meta.first_repeated_name(), None);
+        for name in ["N0", "N1500", "N2999"] {
+            meta.push(name, "");
+            assert_eq!(meta.first_repeated_name(), Some(name.as_bytes()));
+            meta.remove(name);
+        }
+        for short in ["", "A", "AB", "HTTP_XY", "HTTP_XYZ"] {
+            let mut meta = MetaVariables::new();
+            meta.push(short, "1");
+            meta.push("OTHER", "1");
+            assert_eq!(meta.first_repeated_name(), None);
+            meta.push(short, "2");
+            assert_eq!(meta.first_repeated_name(), Some(short.as_bytes()));
         }
     }
 

@@ -16,7 +16,14 @@ pub struct CodecError(#[from] serde_cbor::Error);
 
 /// Encodes any serde type as CBOR (RFC 8949).
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
-    Ok(serde_cbor::to_vec(&value)?)
+    encode_sized(value, 0)
+}
+
+/// The same, for what is about so long.
+pub(crate) fn encode_sized<T: Serialize + ?Sized>(value: &T, about: usize) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::with_capacity(about);
+    serde_cbor::to_writer(&mut bytes, &value)?;
+    Ok(bytes)
 }
 
 /// Decodes one CBOR item; bytes after it are an error.
@@ -31,6 +38,11 @@ pub(crate) struct Encoded(Box<[u8]>);
 impl Encoded {
     pub(crate) fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, CodecError> {
         Ok(Self(encode(value)?.into()))
+    }
+
+    /// Bytes of its encoding.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self) -> Result<T, CodecError> {

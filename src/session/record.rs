@@ -87,7 +87,9 @@ impl Record {
 
     /// The encoding, for a store to keep. The time of last access is not in it; see [`set_accessed`](Self::set_accessed).
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        codec::encode(self)
+        // Asked for once, and not again as it grows.
+        let values = self.values.iter().chain(&self.flash).map(|(key, value)| key.len() + value.len() + 8);
+        codec::encode_sized(self, 128 + values.sum::<usize>() + 24 * self.tokens.len())
     }
 
     /// Reads the encoding. Bytes that are not exactly one record are an error, never a panic.
