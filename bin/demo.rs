@@ -4,6 +4,8 @@
 //! `cargo run` serves it at <http://localhost:8080/>; the same program is a CGI script and an SCGI pool. Anybody who can
 //! reach it may delete sessions and crash workers: keep it on your own machine.
 
+#![cfg_attr(all(not(test), target_env = "gnu"), no_main)]
+
 #[path = "demo/desk.rs"]
 mod desk;
 #[path = "demo/page.rs"]
@@ -21,7 +23,9 @@ use cloakroom::{Access, DirectoryStore, Host, Options, Request, Response, Result
 use http::header::ALLOW;
 use http::{Method, StatusCode};
 
-fn main() -> ExitCode {
+cloakroom::entry!(serve);
+
+fn serve() -> ExitCode {
     let options = Options::from_args();
     let directory = options.sessions.clone().unwrap_or_else(default_directory);
     announce(&options, &directory);

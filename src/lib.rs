@@ -46,6 +46,8 @@ pub use message::{Body, MessageError, Request, Response};
 pub use server::{AccessLog, AccessLogFormat, Address, AddressError, Options, OptionsError, Workers};
 pub use session::{Access, CookiePolicy, Expiry, Id, Session, SessionError, Store, StoreError};
 pub use store::{DirectoryStore, Durability, MemoryStore};
+#[doc(hidden)]
+pub use sys::start::start;
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -13,4 +13,5 @@ pub(crate) mod queue;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod start;
 pub(crate) mod user;

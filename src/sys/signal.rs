@@ -45,6 +45,11 @@ pub(crate) fn ignore_file_size() {
     ONCE.call_once(|| _ = set(Signal::XFSZ, Action::Ignore));
 }
 
+/// From now on a write to a pipe or a socket that nobody reads fails with EPIPE instead of ending the process.
+pub(crate) fn ignore_broken_pipes() {
+    let _ = set(Signal::PIPE, Action::Ignore);
+}
+
 /// The pipe's end for the loop.
 pub(crate) struct Signals {
     reader: OwnedFd,

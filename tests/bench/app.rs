@@ -3,6 +3,7 @@
 //! `/hello` has no session, `/read` looks at it, anything else counts. `SESSDIR` (else `--sessions` or
 //! `CLOAKROOM_SESSIONS`) is the session directory; `PAD` is how many bytes of padding each new session gets.
 
+#![cfg_attr(all(not(test), target_env = "gnu"), no_main)]
 // The callback takes the request by value whether it needs that or not.
 #![allow(clippy::needless_pass_by_value)]
 
@@ -39,7 +40,9 @@ fn access(request: &Request) -> Access {
     }
 }
 
-fn main() -> ExitCode {
+cloakroom::entry!(serve);
+
+fn serve() -> ExitCode {
     let options = Options::from_args();
     // One of its own in there, as whoever measures may have left SESSDIR open to all, and the store takes no such one.
     let own = std::env::var_os("SESSDIR").map(|directory| PathBuf::from(directory).join("sessions"));
