@@ -39,13 +39,19 @@ start_pool() {
     done
 }
 
+# Leaves a process that has ended alone: its number is given to somebody else one day.
+forget() {
+    local pid rest=()
+    for pid in "${started[@]}"; do [ "$pid" = "$1" ] || rest+=("$pid"); done
+    started=("${rest[@]}")
+}
+
 # Ends a pool, and shows what it has logged beside its start and its end.
 stop_pool() {
     local log=$1 pid=$2
     kill -TERM "$pid"
     wait "$pid" || true
-    # A number that is free is given to somebody else one day.
-    started=("${started[@]/#%$pid/}")
+    forget "$pid"
     grep -vE ' (listening|ready|TERM:|stopped$|exited status=0|runs as root)' "$log" >&2 || true
 }
 

@@ -142,12 +142,19 @@ static int judge(struct client *c, int ended) {
     c->response[c->got] = 0;
     char *body = strstr(c->response, "\r\n\r\n"), *length = strcasestr(c->response, "\r\nContent-Length:");
     if (!body) return ended ? -1 : 0;
-    if (!length || length > body) return -1;
-    size_t has = c->got - (size_t)(body + 4 - c->response), needs = strtoul(length + 17, 0, 10);
+    body += 4;
+    size_t has = c->got - (size_t)(body - c->response), needs = 0;
+    if (length && length < body) needs = strtoul(length + 17, 0, 10);
+    else if (is_http && strcasestr(c->response, "\r\nTransfer-Encoding: chunked")) {
+        /* Apache does not believe a script's Content-Length. */
+        int is_whole = has > 5 && !strcmp(c->response + c->got - 5, "0\r\n\r\n");
+        needs = is_whole ? has : has + 1;
+        body += is_whole ? strcspn(body, "\n") + 1 : 0;
+    } else return -1;
     if (has < needs && !ended) return 0;
     int is_good = !strncmp(c->response, is_http ? "HTTP/1.1 200" : "Status: 200", is_http ? 12 : 11) && has == needs
-        && !strncmp(body + 4, "visits: ", 8);
-    if (is_good && has_cookies) is_good = atol(body + 12) > 0 && !strcasestr(c->response, "\r\nSet-Cookie:");
+        && !strncmp(body, "visits: ", 8);
+    if (is_good && has_cookies) is_good = atol(body + 8) > 0 && !strcasestr(c->response, "\r\nSet-Cookie:");
     return is_good ? 1 : -1;
 }
 

@@ -26,7 +26,7 @@ start_server() {
     for address in $addresses; do
         until "$work/load" "$address" 1 0 /hello >/dev/null 2>"$work/$name.tries"; do
             kill -0 "${started[-1]}" 2>/dev/null && ((tries++ < 500)) ||
-                { cat "$work/$name.log" "$work/$name".*error.log "$work/$name.tries" >&2; fail "$name does not answer"; }
+                { cat "$work/$name"*.log "$work/$name.tries" >&2; fail "$name does not answer"; }
             sleep 0.02
         done
     done
@@ -34,7 +34,7 @@ start_server() {
 
 # What servers have complained of. Whoever is asked before he listens says so.
 complaints() {
-    cat "$work"/*error.log 2>/dev/null | grep -vE 'server (started|stopped)|\[notice\]|AH01256|cgid daemon' >&2 || true
+    cat "$work"/*error.log "$work"/lighttpd.*.log 2>/dev/null | grep -vE 'server (started|stopped)|:notice\]' >&2 || true
 }
 
 start_nginx() {
@@ -92,7 +92,6 @@ start_lighttpd() {
     mkdir -m 755 "$work/lighttpd.$who.htdocs"
     {
         echo "server.document-root = \"$work/lighttpd.$who.htdocs\""
-        echo "server.errorlog = \"$work/lighttpd.$who.error.log\""
         echo "server.bind = \"${address%:*}\""
         echo "server.port = ${address##*:}"
         echo "server.max-keep-alive-requests = 65535"
