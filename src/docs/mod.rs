@@ -6,6 +6,8 @@ pub mod deploy {}
 pub mod file_format {}
 #[doc = include_str!("fork-safety.md")]
 pub mod fork_safety {}
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}
 #[doc = include_str!("signals.md")]

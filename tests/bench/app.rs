@@ -1,7 +1,8 @@
 //! The application that is measured: a counter in a session, written as any user of the library would write it.
 //!
-//! `/hello` has no session, `/read` looks at it, anything else counts. `SESSDIR` (else `--sessions` or
-//! `CLOAKROOM_SESSIONS`) is the session directory; `PAD` is how many bytes of padding each new session gets.
+//! `/hello` has no session, `/read` looks at it, `/optimistic` counts without holding the lock, anything else with it.
+//! `SESSDIR` (else `--sessions` or `CLOAKROOM_SESSIONS`) is the session directory; `PAD` is how many bytes of padding
+//! each new session gets.
 
 #![cfg_attr(all(not(test), target_env = "gnu"), no_main)]
 // The callback takes the request by value whether it needs that or not.
@@ -36,6 +37,7 @@ fn access(request: &Request) -> Access {
     match request.path() {
         "/hello" => Access::None,
         "/read" => Access::ReadOnly,
+        "/optimistic" => Access::Optimistic,
         _ => Access::Exclusive,
     }
 }

@@ -1,16 +1,11 @@
-/* What app.rs does for /hello over SCGI, in C: workers that are forked before, block in accept(2), read one request, and
- * answer it with one write. Usage: limit_scgi SOCKET WORKERS; ends by TERM. */
-#define _GNU_SOURCE
-#include <errno.h>
+/* What app.rs does over SCGI, in C: workers that are forked before, block in accept(2), read one request, and answer it
+ * with one write. Usage: limit_scgi SOCKET WORKERS, with SESSDIR and PAD; ends by TERM. */
+#include "slots.h"
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 enum { MOST = 64 * 1024 };
 
@@ -47,21 +42,16 @@ static const char *receive(int fd, char *bytes, size_t *length) {
 
 static void serve(int listener) {
     static char bytes[MOST];
-    char body[128], response[512];
+    char response[512];
     for (;;) {
         int fd = accept4(listener, 0, 0, SOCK_CLOEXEC);
         if (fd < 0) continue;
         size_t length = 0;
         const char *head = receive(fd, bytes, &length);
         const char *target = head ? variable(head, head + length, "REQUEST_URI") : 0;
-        if (target) {
-            const char *status = strcmp(target, "/hello") ? "404 Not Found" : "200 OK";
-            int n = sprintf(body, "visits: %-10d %.79s\n", 0,
-                "-------------------------------------------------------------------------------");
-            n = sprintf(response, "Status: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s",
-                status, n, body);
-            if (send(fd, response, (size_t)n, MSG_NOSIGNAL) != n) perror("limit_scgi: send");
-        }
+        int n = target ? slots_answer(target, variable(head, head + length, "HTTP_COOKIE"), response) : 0;
+        if (n < 0) fputs("limit_scgi: no such session\n", stderr);
+        else if (n && send(fd, response, (size_t)n, MSG_NOSIGNAL) != n) perror("limit_scgi: send");
         close(fd);
     }
 }
@@ -74,7 +64,8 @@ static void stop(int signal) {
 
 int main(int argc, char **argv) {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    if (argc != 3 || strlen(argv[1]) >= sizeof address.sun_path) return 2;
+    const char *directory = getenv("SESSDIR");
+    if (argc != 3 || strlen(argv[1]) >= sizeof address.sun_path || !directory || slots_open(directory) < 0) return 2;
     strcpy(address.sun_path, argv[1]);
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1024)) {

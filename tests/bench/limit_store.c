@@ -1,5 +1,10 @@
-/* What store.rs measures, in C: limit_store gen DIR N BYTES IDFILE | limit_store DIR IDFILE N rw|ro */
+/* What store.rs measures, in C:
+ *   limit_store gen DIR N BYTES IDFILE     creates N sessions
+ *   limit_store DIR IDFILE N rw|ro         N times: lock, load, save; or load
+ *   limit_store sweep DIR                  looks at the time of every file
+ *   limit_store raw DIR BYTES N            N times: lock, read and write so many bytes, in files that it makes */
 #include "slots.h"
+#include <dirent.h>
 
 static double now(void) {
     struct timespec t;
@@ -7,26 +12,71 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv) {
-    static char ids[10000][33];
-    if (argc == 6 && !strcmp(argv[1], "gen")) {
-        FILE *f = fopen(argv[5], "w");
-        if (!f || slots_open(argv[2]) < 0) return 1;
-        for (long i = atol(argv[3]); i-- > 0;) {
-            if (slots_create(ids[0], (size_t)atol(argv[4])) < 0) return 1;
-            fprintf(f, "%s\n", ids[0]);
-        }
-        return fclose(f) ? 1 : 0;
+static int report(long count, double began) {
+    double seconds = now() - began;
+    printf("{\"ops\":%ld,\"secs\":%.4f,\"rate\":%.1f}\n", count, seconds, (double)count / seconds);
+    return 0;
+}
+
+static int generate(const char *directory, long count, size_t bytes, const char *names) {
+    char id[33];
+    FILE *f = fopen(names, "w");
+    if (!f || slots_open(directory) < 0) return 1;
+    while (count-- > 0) {
+        if (slots_create(id, bytes) < 0) return 1;
+        fprintf(f, "%s\n", id);
     }
+    return fclose(f) ? 1 : 0;
+}
+
+static int sweep(const char *directory) {
+    double began = now();
+    DIR *names = opendir(directory);
+    struct dirent *entry;
+    struct stat st;
+    long count = 0, old = 0;
+    time_t limit = time(0) - 1800;
+    while (names && (entry = readdir(names)))
+        if (strlen(entry->d_name) == 32 && !fstatat(dirfd(names), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) {
+            count++;
+            old += st.st_mtime < limit;
+        }
+    return count && !old ? report(count, began) : 1;
+}
+
+static int raw(const char *directory, size_t bytes, long count) {
+    enum { FILES = 16 };
+    char names[FILES][8], *buffer = malloc(bytes);
+    if (slots_open(directory) < 0 || !buffer) return 1;
+    memset(buffer, 'x', bytes);
+    for (int i = 0; i < FILES; i++) {
+        sprintf(names[i], "raw%d", i);
+        int fd = openat(slots_dir, names[i], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (fd < 0 || pwrite(fd, buffer, bytes, 0) != (ssize_t)bytes || close(fd)) return 1;
+    }
+    double began = now();
+    for (long i = 0; i < count; i++) {
+        int fd = openat(slots_dir, names[i % FILES], O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 || flock(fd, LOCK_EX) || pread(fd, buffer, bytes, 0) != (ssize_t)bytes
+            || pwrite(fd, buffer, bytes, 0) != (ssize_t)bytes || close(fd))
+            return 1;
+    }
+    return report(count, began);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 6 && !strcmp(argv[1], "gen")) return generate(argv[2], atol(argv[3]), (size_t)atol(argv[4]), argv[5]);
+    if (argc == 3 && !strcmp(argv[1], "sweep")) return sweep(argv[2]);
+    if (argc == 5 && !strcmp(argv[1], "raw")) return raw(argv[2], (size_t)atol(argv[3]), atol(argv[4]));
     if (argc != 5 || slots_open(argv[1]) < 0) return 2;
     FILE *f = fopen(argv[2], "r");
-    long n = 0, count = atol(argv[3]), bad = 0;
+    char (*ids)[33] = 0;
+    long n = 0, room = 0, count = atol(argv[3]), bad = 0;
     int write = !strcmp(argv[4], "rw");
-    while (f && n < 10000 && fscanf(f, "%32s", ids[n]) == 1) n++;
+    for (char id[33]; f && fscanf(f, "%32s", id) == 1; memcpy(ids[n++], id, 33))
+        if (n == room && !(ids = realloc(ids, (size_t)(room = 2 * room + 1000) * 33))) return 1;
     if (!n) return 2;
     double began = now();
     for (long i = 0; i < count; i++) bad += (write ? slots_count(ids[i % n]) : slots_read(ids[i % n])) < 1;
-    double seconds = now() - began;
-    printf("{\"ops\":%ld,\"secs\":%.4f,\"rate\":%.1f}\n", count, seconds, (double)count / seconds);
-    return bad ? 1 : 0;
+    return report(count, began) || bad;
 }

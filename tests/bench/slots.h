@@ -57,7 +57,7 @@ static long slots_count(const char *id) {
     long visits = -1;
     int fd = openat(slots_dir, id, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) return -1;
-    if (!flock(fd, LOCK_EX | LOCK_NB) && !fstat(fd, &st) && st.st_nlink == 1 && st.st_size == sizeof s
+    if (!flock(fd, LOCK_EX) && !fstat(fd, &st) && st.st_nlink == 1 && st.st_size == sizeof s
         && pread(fd, s, sizeof s, 0) == (ssize_t)sizeof s) {
         int now = slots_current(s);
         if (now >= 0) {
@@ -101,4 +101,25 @@ static int slots_create(char id[33], size_t pad) {
         && !ftruncate(fd, 2 * CAPACITY) && pwrite(fd, &s, slot_bytes(&s), 0) == (ssize_t)slot_bytes(&s);
     close(fd);
     return good ? 0 : -1;
+}
+
+/* What app.rs answers, as CGI response with a status of 200: /hello, /read or anything else. Its length, or -1. */
+static inline int slots_answer(const char *path, const char *cookie, char out[512]) {
+    const char *at = cookie ? strstr(cookie, "session=") : 0;
+    char id[33] = "", set[128] = "", body[128];
+    long visits = 0;
+    if (at && strspn(at + 8, "0123456789abcdef") >= 32) memcpy(id, at + 8, 32);
+    if (!strcmp(path, "/read")) visits = *id ? slots_read(id) : 0;
+    else if (strcmp(path, "/hello")) {
+        if (*id) visits = slots_count(id);
+        else {
+            const char *pad = getenv("PAD");
+            visits = slots_create(id, pad ? (size_t)atol(pad) : 0) ? -1 : 1;
+            sprintf(set, "Set-Cookie: session=%s; HttpOnly; SameSite=Lax; Path=/\r\n", id);
+        }
+    }
+    if (visits < 0) return -1;
+    int length = sprintf(body, "visits: %-10ld %.79s\n", visits,
+        "-------------------------------------------------------------------------------");
+    return sprintf(out, "Status: 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n%sContent-Length: %d\r\n\r\n%s", set, length, body);
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! store_loop gen DIR N BYTES IDFILE       creates N sessions of so many bytes
 //! store_loop DIR IDFILE N MODE            N times: rw = lock, load, save; ro = load without a lock
+//! store_loop sweep DIR [IDLE_SECS]        one sweep that finds nothing to do
 //! ```
 //!
 //! The record that is saved is another one each time, so that nothing can be kept from the time before. Prints
@@ -22,8 +23,10 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
         ["gen", directory, count, bytes, ids] => generate(directory, count, bytes, ids),
+        ["sweep", directory] => sweep(directory, None),
+        ["sweep", directory, idle] => sweep(directory, Some(idle)),
         [directory, ids, count, mode @ ("rw" | "ro")] => measure(directory, ids, count, mode == "rw"),
-        _ => Err("usage: store_loop gen DIR N BYTES IDFILE | store_loop DIR IDFILE N rw|ro".into()),
+        _ => Err("usage: store_loop gen DIR N BYTES IDFILE | store_loop DIR IDFILE N rw|ro | store_loop sweep DIR [IDLE_SECS]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,9 +98,26 @@ fn measure(directory: &str, ids: &str, count: &str, write: bool) -> Outcome {
             store.load(id)?.ok_or("no session")?;
         }
     }
+    report(count, began);
+    Ok(())
+}
+
+fn sweep(directory: &str, idle: Option<&str>) -> Outcome {
+    let store = DirectoryStore::at(directory);
+    store.setup()?;
+    let idle = idle.map(str::parse).transpose()?.map(Duration::from_secs);
+    let began = Instant::now();
+    let swept = store.sweep(idle, None)?.ok_or("another process is sweeping")?;
+    if swept.deleted > 0 || swept.remaining == 0 {
+        return Err(format!("there was something to do: {swept:?}").into());
+    }
+    report(swept.remaining, began);
+    Ok(())
+}
+
+fn report(count: u64, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
     #[allow(clippy::cast_precision_loss)]
     let rate = count as f64 / seconds;
     println!("{{\"ops\":{count},\"secs\":{seconds:.4},\"rate\":{rate:.1}}}");
-    Ok(())
 }
