@@ -11,7 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::Durability;
 use super::place::{Place, check_file, io_error};
-use super::slot::{self, Header, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
+use super::slot::{self, HEADER, Header, Likely, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Guard, Id, Millis, Record, Saved, StoreError, Stored, Version, is_over, now, over_from};
 use crate::sys::lock;
 use crate::sys::log::log;
@@ -28,9 +28,16 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// The whole content of a file at one moment, as far as a reader without a lock can tell.
+/// From slots of this capacity on, only the one that seems current is read: two small reads more, and far fewer bytes.
+const LARGE: usize = 16 * 1024;
+
+/// The content of a file at one moment, as far as a reader without a lock can tell.
 struct Image<'a> {
+    look: Look<'a>,
+    /// All bytes that were read.
     bytes: &'a [u8],
+    /// Of each slot.
+    capacity: usize,
     links: u64,
     modified: Millis,
 }
@@ -69,9 +76,9 @@ pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError>
     let (mut scratch, mut before) = (Scratch::new(), None::<Vec<u8>>);
     // Saves of one session that take turns can each spoil a look, but not for long: between them the file rests.
     for _ in 0..16 {
-        let image = read(place, id, &file, &mut scratch)?;
+        let image = read(place, id, &file, &mut scratch, before.is_none())?;
         let settled = before.as_deref() == Some(image.bytes);
-        match slot::look(id, image.bytes) {
+        match image.look {
             Look::Current { header, payload, certain, .. } if certain || settled => {
                 return match judge(header, payload, &image) {
                     Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
@@ -101,14 +108,14 @@ fn look_locked(place: &Place, id: &Id, file: &File) -> Result<Option<Stored>, St
 /// Looks at a file whose lock is held. Damage is set aside.
 pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreError> {
     let mut scratch = Scratch::new();
-    let image = read(place, id, file, &mut scratch)?;
+    let image = read(place, id, file, &mut scratch, true)?;
     if image.links == 0 {
         return Ok(Found::Deleted);
     }
-    match slot::look(id, image.bytes) {
+    match image.look {
         Look::Current { header, .. } if header.tombstone => Ok(Found::Deleted),
         Look::Current { side, header, payload, growing, .. } => {
-            let capacity = image.bytes.len() / 2;
+            let capacity = image.capacity;
             let at = At { sequence: header.sequence, mark: header.mark, side, capacity, growing };
             match judge(header, payload, &image) {
                 Judged::Good(record) => Ok(Found::Session(at, record)),
@@ -149,23 +156,58 @@ fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
     }
 }
 
-fn read<'a>(place: &Place, id: &Id, file: &File, scratch: &'a mut Scratch) -> Result<Image<'a>, StoreError> {
+/// Reads a file. `may_skip`: of a large one no more than what is current, where that can be told.
+fn read<'a>(
+    place: &Place,
+    id: &Id,
+    file: &File,
+    scratch: &'a mut Scratch,
+    may_skip: bool,
+) -> Result<Image<'a>, StoreError> {
     let stat = stat(place, id, file)?;
     check_file(place, id, &stat)?;
+    let (links, modified) = (links(&stat), modification_time(&stat));
     // No file of ours is larger, and none that is larger is read.
     let length = stat.st_size.cast_unsigned().min(2 * MAX_CAPACITY as u64 + 1) as usize;
+    let failed = |error| io_error("read session file", &place.file_path(id), error);
+    if may_skip
+        && let Some(capacity) = slot::capacity_of(length as u64).filter(|&capacity| capacity >= LARGE)
+        && let Some(likely) = glance(id, file, capacity).map_err(failed)?
+    {
+        let offset = likely.side.offset(capacity) as u64;
+        let filled = fill(file, scratch.bytes(likely.length), offset).map_err(failed)?;
+        if let Some(header) = likely.prove(id, &scratch.0[..filled]) {
+            let bytes = &scratch.0[..filled];
+            let look = likely.look(header, capacity, &bytes[HEADER..]);
+            return Ok(Image { look, bytes, capacity, links, modified });
+        }
+    }
     let bytes = scratch.bytes(length);
+    // Shorter than it said: somebody cut it. What is there is judged as it is.
+    let filled = fill(file, bytes, 0).map_err(failed)?;
+    let bytes = &bytes[..filled];
+    Ok(Image { look: slot::look(id, bytes), bytes, capacity: filled / 2, links, modified })
+}
+
+/// Which slot seems current, by the headers of both.
+fn glance(id: &Id, file: &File, capacity: usize) -> Result<Option<Likely>, Errno> {
+    let (mut a, mut b) = ([0; HEADER], [0; HEADER]);
+    let is_whole = fill(file, &mut a, 0)? == HEADER && fill(file, &mut b, capacity as u64)? == HEADER;
+    Ok(if is_whole { Likely::of(id, capacity, &a, &b) } else { None })
+}
+
+/// Reads until `bytes` are full or the file is at its end. Returns how many there are.
+fn fill(file: &File, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut filled = 0;
-    while filled < length {
-        match rustix::io::pread(file, &mut bytes[filled..], filled as u64) {
-            // Shorter than it said: somebody cut it. What is there is judged as it is.
+    while filled < bytes.len() {
+        match rustix::io::pread(file, &mut bytes[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}
-            Err(error) => return Err(io_error("read session file", &place.file_path(id), error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Image { bytes: &bytes[..filled], links: links(&stat), modified: modification_time(&stat) })
+    Ok(filled)
 }
 
 pub(super) fn stat(place: &Place, id: &Id, file: &File) -> Result<Stat, StoreError> {

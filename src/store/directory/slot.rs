@@ -131,6 +131,50 @@ pub(super) fn glance(id: &Id, header: &[u8; HEADER]) -> Glance {
     }
 }
 
+/// The slot that is current as far as the headers of both can tell, and what proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Likely {
+    pub(super) side: Side,
+    /// Bytes of its header and payload.
+    pub(super) length: usize,
+    /// What its header says.
+    header: Header,
+    /// The other slot is blank.
+    is_alone: bool,
+}
+
+impl Likely {
+    /// `None` where only a look at the whole file can tell.
+    pub(super) fn of(id: &Id, capacity: usize, a: &[u8; HEADER], b: &[u8; HEADER]) -> Option<Self> {
+        let (side, header, is_alone) = match (glance(id, a), glance(id, b)) {
+            (Glance::Header(x), Glance::Header(y)) if x.mark != y.mark => return None,
+            (Glance::Header(x), Glance::Header(y)) if y.sequence > x.sequence => (Side::B, y, false),
+            (Glance::Header(x), Glance::Header(_)) => (Side::A, x, false),
+            (Glance::Header(x), Glance::Blank) => (Side::A, x, true),
+            _ => return None,
+        };
+        let bytes = if side == Side::A { a } else { b };
+        let length = HEADER + u32::from_le_bytes(field(bytes, 52)) as usize;
+        (length <= capacity).then_some(Self { side, length, header, is_alone })
+    }
+
+    /// The header of `slot`, read after both headers, if that is the current one. Its payload is the rest.
+    pub(super) fn prove(&self, id: &Id, slot: &[u8]) -> Option<Header> {
+        match decode(id, slot) {
+            Slot::Good(header, payload) if HEADER + payload.len() == slot.len() => {
+                (header.mark == self.header.mark && header.sequence >= self.header.sequence).then_some(header)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a look at the whole file would tell, now that it is proven.
+    pub(super) fn look<'a>(&self, header: Header, capacity: usize, payload: &'a [u8]) -> Look<'a> {
+        let growing = self.side == Side::A && self.is_alone && capacity_for(payload.len()) != Some(capacity);
+        Look::Current { side: self.side, header, payload, certain: true, growing }
+    }
+}
+
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("N bytes")
 }
@@ -238,6 +282,54 @@ mod tests {
         for length in [0, 1, 2048, 4095, 4097, 6144, u64::MAX] {
             assert_eq!(capacity_of(length), None, "{length}");
         }
+    }
+
+    /// What only the headers and the current slot tell is what the whole file tells.
+    #[test]
+    fn what_is_likely_and_proven_is_what_a_whole_look_tells() {
+        const CAPACITY: usize = 4 * MIN_CAPACITY;
+        let slot = |header: Header, payload: usize| encode(&id(), header, &vec![header.sequence as u8; payload]);
+        let with = |mut slot: Vec<u8>, at: usize, byte: u8| {
+            slot[at] ^= byte;
+            slot
+        };
+        let mut slots =
+            vec![vec![], slot(Header { tombstone: true, ..header(9) }, 0), slot(Header { mark: 6, ..header(7) }, 9)];
+        for sequence in 1..=4 {
+            for payload in [0, 100, MIN_CAPACITY, CAPACITY - HEADER] {
+                let good = slot(header(sequence), payload);
+                // Checksum, magic, format, ID, sequence, length, and, where there is one, payload.
+                slots.extend([0, 8, 12, 16, 32, 52].map(|at| with(good.clone(), at, 1)));
+                slots.extend((payload > 0).then(|| with(good.clone(), HEADER + payload - 1, 1)));
+                slots.push(good);
+            }
+        }
+        let mut foreign = slot(header(3), 5);
+        foreign[12] = 2;
+        let checksum = xxh3_64(&foreign[8..]);
+        foreign[..8].copy_from_slice(&checksum.to_le_bytes());
+        slots.push(foreign);
+        let mut proven = 0;
+        for a in &slots {
+            for b in &slots {
+                let mut file = vec![0; 2 * CAPACITY];
+                file[..a.len()].copy_from_slice(a);
+                file[CAPACITY..CAPACITY + b.len()].copy_from_slice(b);
+                let (first, second) =
+                    (file[..HEADER].try_into().unwrap(), file[CAPACITY..][..HEADER].try_into().unwrap());
+                let Some(likely) = Likely::of(&id(), CAPACITY, &first, &second) else { continue };
+                let bytes = &file[likely.side.offset(CAPACITY)..][..likely.length];
+                let Some(header) = likely.prove(&id(), bytes) else { continue };
+                proven += 1;
+                let Look::Current { side, payload, growing, .. } = look(&id(), &file) else {
+                    panic!("{likely:?}: {:?}", look(&id(), &file));
+                };
+                let whole = Look::Current { side, header, payload, certain: true, growing };
+                assert_eq!(likely.look(header, CAPACITY, &bytes[HEADER..]), whole);
+            }
+        }
+        // All of what is usual: two good slots, or one and a blank one.
+        assert!(proven >= 16 * 16 + 16, "{proven}");
     }
 
     #[test]
