@@ -9,11 +9,23 @@ use crate::guards::Guard;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     Blank,
-    /// Half of something old and half of something new.
-    Torn,
+    /// Half of something old and half of something new, with the sequence that was here before: the header may be the old
+    /// one still, the new one already, or neither.
+    Torn(u8),
     /// The middle of a value that an application made look like a slot, checksum and all; only the mark is not ours.
     Fake,
     Record(Record),
+}
+
+impl Unit {
+    /// What it is while something is being written over it.
+    pub fn torn(self) -> Self {
+        match self {
+            Self::Record(record) => Self::Torn(record.sequence),
+            Self::Torn(before) => Self::Torn(before),
+            Self::Blank | Self::Fake => Self::Torn(0),
+        }
+    }
 }
 
 /// A record: how often the session was saved, as the header says and as the payload says.
@@ -55,7 +67,7 @@ impl std::fmt::Display for File {
             };
             match unit {
                 Unit::Blank => write!(f, "{name}=. ")?,
-                Unit::Torn => write!(f, "{name}=? ")?,
+                Unit::Torn(_) => write!(f, "{name}=? ")?,
                 Unit::Fake => write!(f, "{name}=! ")?,
                 Unit::Record(Record { tombstone: true, .. }) => write!(f, "{name}=+ ")?,
                 Unit::Record(record) => write!(f, "{name}={}{} ", record.value, if record.wide { "*" } else { "" })?,
@@ -112,6 +124,55 @@ impl File {
     }
 }
 
+/// What the first bytes of a slot say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    Blank,
+    /// Nothing that could be believed.
+    Odd,
+    /// A record with this sequence.
+    Is(u8),
+    /// The header of what is just being written: later than this.
+    After(u8),
+}
+
+impl Unit {
+    /// All that its header may look like, read with this capacity.
+    pub fn headers(self, capacity: u8, without: Option<Guard>) -> Vec<Header> {
+        match self {
+            Self::Blank => vec![Header::Blank],
+            Self::Record(record) if record.wide && capacity == 1 => vec![Header::Odd],
+            Self::Record(record) => vec![Header::Is(record.sequence)],
+            Self::Fake if without == Some(Guard::Mark) => vec![Header::Is(NOWHERE)],
+            Self::Fake => vec![Header::Odd],
+            Self::Torn(0) => vec![Header::Odd, Header::After(0)],
+            Self::Torn(before) => vec![Header::Odd, Header::Is(before), Header::After(before)],
+        }
+    }
+}
+
+/// Which of two slots is likely to be current by their headers, and its least sequence (`slot::Likely`).
+pub fn likely(capacity: u8, a: Header, b: Header, without: Option<Guard>) -> Option<(u8, u8)> {
+    match (a, b) {
+        (Header::Is(a), _) if without == Some(Guard::BothHeaders) => Some((0, a)),
+        (Header::After(a), Header::Is(_) | Header::After(_) | Header::Blank) => Some((0, a)),
+        (Header::Is(_), Header::After(b)) => Some((capacity, b)),
+        (Header::Is(a), Header::Is(b)) if b > a => Some((capacity, b)),
+        (Header::Is(a), Header::Is(_) | Header::Blank) => Some((0, a)),
+        _ => None,
+    }
+}
+
+/// The record in the slot that was likely, if it proves so (`Likely::prove`).
+pub fn prove(capacity: u8, unit: Unit, least: u8, without: Option<Guard>) -> Option<Record> {
+    match unit {
+        Unit::Record(record) => ((!record.wide || capacity == 2) && record.sequence >= least).then_some(record),
+        Unit::Fake if without == Some(Guard::Mark) => Some(FAKE),
+        Unit::Torn(_) if without == Some(Guard::Checksum) => Some(FAKE),
+        _ => None,
+    }
+}
+
 /// What two slots tell that were read with this capacity (`slot::look`).
 pub fn look(capacity: u8, a: Unit, b: Unit, without: Option<Guard>) -> Look {
     if capacity == 0 {
@@ -120,8 +181,8 @@ pub fn look(capacity: u8, a: Unit, b: Unit, without: Option<Guard>) -> Look {
     let fits = |unit| match unit {
         Unit::Record(record) => (!record.wide || capacity == 2).then_some((record, true)),
         Unit::Fake => Some((FAKE, false)),
-        Unit::Torn if without == Some(Guard::Checksum) => Some((FAKE, true)),
-        Unit::Torn | Unit::Blank => None,
+        Unit::Torn(_) if without == Some(Guard::Checksum) => Some((FAKE, true)),
+        Unit::Torn(_) | Unit::Blank => None,
     };
     match (fits(a), fits(b)) {
         (Some((_, ours)), Some((_, also))) if ours != also && without != Some(Guard::Mark) => Look::Bad,

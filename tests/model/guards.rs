@@ -14,6 +14,8 @@ pub enum Guard {
     Checksum,
     /// A look with a bad slot in it is believed only if the next is the same.
     SecondLook,
+    /// Who reads one slot alone has read the header of the other one before.
+    BothHeaders,
     /// Both slots have the mark of their file.
     Mark,
     /// A link count of 0 under the lock means that the session is gone.

@@ -31,6 +31,10 @@ const fn optimistic(wide: &'static [bool]) -> Role {
     Role::Saver { wide, optimistic: true }
 }
 
+/// Reads both slots, or of a large file no more than it must.
+const WHOLE: Role = Role::Reader { skips: false };
+const LARGE: Role = Role::Reader { skips: true };
+
 const N: bool = false;
 const W: bool = true;
 
@@ -40,19 +44,19 @@ const fn scenario(roles: [Option<Role>; 3], kills: u8, hours: u8, cut: Option<bo
 
 /// More saves than in the rest, and creation; and what once was found by the rest.
 const SCENARIOS: &[Scenario] = &[
-    scenario([Some(saver(&[N, N])), Some(saver(&[N])), Some(Role::Reader)], 2, 0, None),
-    scenario([Some(saver(&[N, N, N, N])), Some(Role::Reader), None], 1, 0, None),
+    scenario([Some(saver(&[N, N])), Some(saver(&[N])), Some(WHOLE)], 2, 0, None),
+    scenario([Some(saver(&[N, N, N, N])), Some(WHOLE), None], 1, 0, None),
     scenario([Some(saver(&[N])), Some(optimistic(&[N, N])), Some(optimistic(&[N]))], 2, 0, None),
-    scenario([Some(saver(&[N, W])), Some(saver(&[N])), Some(Role::Reader)], 1, 0, None),
-    scenario([Some(saver(&[W, W, N, N])), Some(Role::Reader), None], 1, 0, None),
-    scenario([Some(saver(&[N, N])), Some(Role::Deleter), Some(Role::Reader)], 2, 0, None),
-    scenario([Some(saver(&[N, W, W])), Some(Role::Deleter), Some(Role::Reader)], 1, 0, None),
+    scenario([Some(saver(&[N, W])), Some(saver(&[N])), Some(WHOLE)], 1, 0, None),
+    scenario([Some(saver(&[W, W, N, N])), Some(WHOLE), None], 1, 0, None),
+    scenario([Some(saver(&[N, N])), Some(Role::Deleter), Some(WHOLE)], 2, 0, None),
+    scenario([Some(saver(&[N, W, W])), Some(Role::Deleter), Some(WHOLE)], 1, 0, None),
     scenario([Some(Role::Deleter), Some(Role::Deleter), Some(optimistic(&[N, N]))], 2, 0, None),
-    scenario([Some(Role::Renewer), Some(saver(&[N, N])), Some(Role::Reader)], 2, 0, None),
+    scenario([Some(Role::Renewer), Some(saver(&[N, N])), Some(WHOLE)], 2, 0, None),
     scenario([Some(Role::Renewer), Some(Role::Renewer), Some(optimistic(&[N, N]))], 2, 0, None),
     scenario([Some(Role::Renewer), Some(Role::Deleter), Some(saver(&[N]))], 2, 0, None),
     scenario([Some(Role::Sweeper), Some(saver(&[N, N])), Some(Role::Toucher)], 1, 2, None),
-    scenario([Some(Role::Sweeper), Some(optimistic(&[N, W])), Some(Role::Reader)], 1, 1, None),
+    scenario([Some(Role::Sweeper), Some(optimistic(&[N, W])), Some(WHOLE)], 1, 1, None),
     scenario([Some(Role::Sweeper), Some(Role::Sweeper), Some(Role::Deleter)], 2, 2, None),
     scenario([Some(Role::Sweeper), Some(Role::Deleter), Some(saver(&[N]))], 1, 2, None),
     scenario([Some(Role::Sweeper), Some(Role::Renewer), Some(saver(&[N]))], 1, 2, None),
@@ -66,11 +70,17 @@ const SCENARIOS: &[Scenario] = &[
     scenario([Some(saver(&[N, W])), Some(saver(&[N, W])), Some(Role::Deleter)], 2, 0, Some(false)),
     scenario([Some(saver(&[N, W])), Some(Role::Deleter), None], 1, 0, Some(false)),
     scenario([Some(saver(&[N])), Some(Role::Renewer), None], 1, 0, Some(false)),
-    scenario([Some(saver(&[W, W, N])), Some(optimistic(&[N, W])), Some(Role::Reader)], 1, 0, None),
+    scenario([Some(saver(&[W, W, N])), Some(optimistic(&[N, W])), Some(WHOLE)], 1, 0, None),
+    scenario([Some(saver(&[N, N])), Some(saver(&[N])), Some(LARGE)], 2, 0, None),
+    scenario([Some(saver(&[N, N, N, N])), Some(LARGE), None], 1, 0, None),
+    scenario([Some(saver(&[W, W, N, N])), Some(LARGE), None], 1, 0, None),
+    scenario([Some(saver(&[N, W, W])), Some(Role::Deleter), Some(LARGE)], 1, 0, None),
+    scenario([Some(saver(&[W, W, N])), Some(optimistic(&[N, W])), Some(LARGE)], 1, 0, None),
+    scenario([Some(saver(&[N, W, W, N, N])), Some(LARGE), None], 2, 0, None),
 ];
 
 /// What any three do, two of them killed; see `choices`.
-const ROLES: [Role; 8] = [
+const ROLES: [Role; 9] = [
     saver(&[N, N]),
     saver(&[N, W]),
     optimistic(&[N, W]),
@@ -78,7 +88,8 @@ const ROLES: [Role; 8] = [
     Role::Renewer,
     Role::Sweeper,
     Role::Toucher,
-    Role::Reader,
+    WHOLE,
+    LARGE,
 ];
 
 /// Every choice of three of them, the same one more than once as well.
@@ -88,8 +99,8 @@ fn choices(cut: Option<bool>) -> impl Iterator<Item = Scenario> {
         Some(_) if std::env::var_os("CLOAKROOM_MODEL").is_none_or(|what| what != "full") => 1,
         _ => 2,
     };
-    // The last two leave nothing on disk.
-    let n = if cut.is_none() { ROLES.len() } else { ROLES.len() - 2 };
+    // The last three leave nothing on disk.
+    let n = if cut.is_none() { ROLES.len() } else { ROLES.len() - 3 };
     let two = (0..n).flat_map(move |a| (a..n).map(move |b| (a, b)));
     two.flat_map(move |(a, b)| {
         (b..n).map(move |c| {
@@ -168,6 +179,7 @@ without! {
     other_slot OtherSlot
     checksum Checksum
     second_look SecondLook
+    both_headers BothHeaders
     mark Mark
     link_count LinkCount
     write_before_answer WriteBeforeAnswer

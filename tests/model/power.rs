@@ -12,7 +12,7 @@ impl Scenario {
             if file.units[i] == disk.units[i] {
                 vec![file.units[i]]
             } else {
-                vec![disk.units[i], file.units[i], Unit::Torn]
+                vec![disk.units[i], file.units[i], Unit::Torn(0)]
             }
         };
         for a in ways(0) {

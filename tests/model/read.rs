@@ -1,8 +1,8 @@
 //! A reader, who takes no lock unless it has to.
 
-use crate::file::{Look, NOWHERE, Unit, look};
+use crate::file::{Look, NOWHERE, Unit, likely, look, prove};
 use crate::guards::Guard;
-use crate::scenario::{At, Process, Scenario, State, Step};
+use crate::scenario::{At, Process, Role, Scenario, State, Step};
 
 impl Scenario {
     pub fn read(&self, state: &State, i: usize, without: Option<Guard>, steps: &mut Vec<Step>) {
@@ -11,8 +11,37 @@ impl Scenario {
         let me = &mut next.processes[i];
         let (what, found) = match process.at {
             At::Size => {
-                (me.at, me.capacity, me.linked) = (At::SlotA, file.capacity, file.linked);
+                let skips = matches!(self.roles[i], Some(Role::Reader { skips: true }));
+                // It looks again at the whole file.
+                let first = if skips && file.capacity > 0 && me.looks == 0 { At::HeaderA } else { At::SlotA };
+                (me.at, me.capacity, me.linked) = (first, file.capacity, file.linked);
                 ("asks for the length", None)
+            }
+            At::HeaderA => {
+                (me.at, me.a) = (At::HeaderB, file.units[0]);
+                ("reads the header of A", None)
+            }
+            At::HeaderB => {
+                let b = file.units[usize::from(process.capacity)];
+                for a in process.a.headers(process.capacity, without) {
+                    for b in b.headers(process.capacity, without) {
+                        let mut next = *state;
+                        let me = &mut next.processes[i];
+                        me.a = Unit::Blank;
+                        match likely(process.capacity, a, b, without) {
+                            Some((slot, least)) => (me.at, me.slot, me.record.sequence) = (At::Prove, slot, least),
+                            None => me.at = At::SlotA,
+                        }
+                        steps.push(Ok((i, "reads the header of B", next)));
+                    }
+                }
+                return;
+            }
+            At::Prove => {
+                let unit = file.units[usize::from(process.slot)];
+                let proven = prove(process.capacity, unit, process.record.sequence, without);
+                (me.at, me.slot, me.record.sequence) = (At::SlotA, 0, 0);
+                ("reads the likely slot", proven.map(Some))
             }
             At::SlotA => {
                 (me.at, me.a) = (At::SlotB, file.units[0]);

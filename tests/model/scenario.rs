@@ -11,8 +11,10 @@ pub enum Role {
         wide: &'static [bool],
         optimistic: bool,
     },
-    /// Loads without a lock.
-    Reader,
+    /// Loads without a lock, of a large file only what is likely to be current where that proves to be so.
+    Reader {
+        skips: bool,
+    },
     Deleter,
     /// Gives the session another ID.
     Renewer,
@@ -28,7 +30,8 @@ impl Role {
         match self {
             Self::Saver { optimistic: true, .. } => "optimistic saver",
             Self::Saver { .. } => "saver",
-            Self::Reader => "reader",
+            Self::Reader { skips: false } => "reader",
+            Self::Reader { skips: true } => "reader of one slot",
             Self::Deleter => "deleter",
             Self::Renewer => "renewer",
             Self::Sweeper => "sweeper",
@@ -65,6 +68,9 @@ pub enum At {
     Unlock,
     // A reader.
     Size,
+    HeaderA,
+    HeaderB,
+    Prove,
     SlotA,
     SlotB,
     LookLocked,
@@ -181,7 +187,7 @@ impl Scenario {
         let start = |role: Option<Role>| match role {
             None => Process::new(At::Done, 0),
             Some(Role::Saver { wide, .. }) => Process::new(At::Open, wide.len() as u8),
-            Some(Role::Reader | Role::Deleter | Role::Renewer) => Process::new(At::Open, 0),
+            Some(Role::Reader { .. } | Role::Deleter | Role::Renewer) => Process::new(At::Open, 0),
             Some(Role::Sweeper | Role::Toucher) => Process::new(At::Stat, 0),
             Some(Role::Creator) => Process::new(At::Make, 0),
         };

@@ -57,12 +57,12 @@ impl Scenario {
                 what = "opens";
                 let then = match role {
                     _ if !file.named => At::Done,
-                    Role::Reader => At::Size,
+                    Role::Reader { .. } => At::Size,
                     Role::Saver { optimistic: true, .. } => At::Snapshot,
                     _ => At::Lock,
                 };
                 next.processes[i] = Process { at: then, ..Process::new(then, process.saves) };
-                if matches!(role, Role::Reader) {
+                if matches!(role, Role::Reader { .. }) {
                     next.processes[i].told = state.acknowledged.max(state.told);
                     next.processes[i].gone = state.ended;
                 }
@@ -134,7 +134,7 @@ impl Scenario {
             }
             At::Copy => {
                 what = "begins to copy B to A";
-                next.file.units[0] = Unit::Torn;
+                next.file.units[0] = file.units[0].torn();
                 me(&mut next, At::Copied);
             }
             At::Copied => {
@@ -167,10 +167,10 @@ impl Scenario {
             At::Write => {
                 what = "begins to write";
                 let at = if removed(Guard::OtherSlot) { process.slot } else { file.other(process.slot) };
-                next.file.units[usize::from(at)] = Unit::Torn;
+                next.file.units[usize::from(at)] = file.units[usize::from(at)].torn();
                 let covers = file.covers_next(at, process.record.wide);
                 if covers {
-                    next.file.units[1] = Unit::Torn;
+                    next.file.units[1] = file.units[1].torn();
                 }
                 next.file.fresh = true;
                 next.processes[i].slot = at;
@@ -212,7 +212,7 @@ impl Scenario {
                 let left = process.saves.saturating_sub(1);
                 next.processes[i] = Process::new(if left > 0 { At::Open } else { At::Done }, left);
             }
-            At::Size | At::SlotA | At::SlotB | At::LookLocked => return self.read(state, i, without, steps),
+            At::Size | At::HeaderA | At::HeaderB | At::Prove | At::SlotA | At::SlotB | At::LookLocked => return self.read(state, i, without, steps),
             At::Create => {
                 what = "creates the new file";
                 me(&mut next, At::Complete);
@@ -226,7 +226,7 @@ impl Scenario {
                 what = "begins to write a tombstone";
                 next.ending = true;
                 let at = file.other(process.slot);
-                next.file.units[usize::from(at)] = Unit::Torn;
+                next.file.units[usize::from(at)] = file.units[usize::from(at)].torn();
                 next.file.fresh = true;
                 next.processes[i].slot = at;
                 me(&mut next, At::Buried);

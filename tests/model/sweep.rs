@@ -99,7 +99,7 @@ impl Scenario {
                 ("sets the length", At::First)
             }
             At::First => {
-                (next.file.units[0], next.file.fresh) = (Unit::Torn, true);
+                (next.file.units[0], next.file.fresh) = (Unit::Torn(0), true);
                 ("begins to write", At::FirstWritten)
             }
             At::FirstWritten => {
