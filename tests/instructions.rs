@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::TestDir;
-use support::client::{connect, read, send};
+use support::client::{connect, read, scgi_head, send};
 use support::process::{Proc, Signal};
 
 const BASELINE: &str = "tests/instructions/baseline.txt";
@@ -100,8 +100,7 @@ fn scgi(path: &str, cookie: &str) -> Vec<u8> {
         ("HTTP_HOST", "localhost"),
         ("HTTP_COOKIE", cookie),
     ];
-    let block = pairs.map(|(name, value)| [name, value, ""].join("\0")).concat();
-    format!("{}:{block},", block.len()).into_bytes()
+    scgi_head(&pairs)
 }
 
 fn http(path: &str, cookie: &str, connection: &str) -> Vec<u8> {
