@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use support::client::http;
-use support::process::{Proc, Signal, children, porter};
+use support::client::{http, scgi_head};
+use support::process::{Proc, Signal, anonymous, children, porter};
 use support::{PATIENCE, TestDir, eventually};
 
 /// A pool that listens on Unix sockets for both protocols.
@@ -138,12 +138,9 @@ fn every_prefix_of_what_front_servers_send_by_http_is_refused() {
     every_prefix("http", |pool| &pool.http, "HTTP/1.1 ");
 }
 
-/// KiB of a process's memory that is no file's. Not what it has to itself: that changes when another process of the same
-/// program ends, as in the other tests here.
+/// See [`anonymous`].
 fn memory(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("look at memory");
-    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).expect("anonymous memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    anonymous(pid).expect("look at memory")
 }
 
 /// KiB that a worker may have more than an idle one while it reads a request, whatever it is: the head as it came (64, and
@@ -157,7 +154,7 @@ const EACH: u64 = 256;
 fn head(is_scgi: bool, padding: usize, length: usize) -> Vec<u8> {
     let (length, padding) = (length.to_string(), "x".repeat(padding));
     if is_scgi {
-        netstring(&[
+        scgi_head(&[
             ("CONTENT_LENGTH", &length),
             ("REQUEST_METHOD", "POST"),
             ("REQUEST_URI", "/hello"),
@@ -174,16 +171,11 @@ fn many_fields(is_scgi: bool) -> Vec<u8> {
     if is_scgi {
         let names: Vec<_> = names.iter().map(|name| format!("HTTP_X{name}")).collect();
         let fields = names.iter().map(|name| (&**name, &*value));
-        netstring(&[("CONTENT_LENGTH", "9")].into_iter().chain(fields).collect::<Vec<_>>())
+        scgi_head(&[("CONTENT_LENGTH", "9")].into_iter().chain(fields).collect::<Vec<_>>())
     } else {
         let fields = names.iter().map(|name| format!("X{name}: {value}\r\n")).collect::<Vec<_>>().concat();
         format!("POST /hello HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n{fields}\r\n").into_bytes()
     }
-}
-
-fn netstring(pairs: &[(&str, &str)]) -> Vec<u8> {
-    let block = pairs.iter().map(|(name, value)| [name, "\0", value, "\0"].concat()).collect::<Vec<_>>().concat();
-    format!("{}:{block},", block.len()).into_bytes()
 }
 
 /// All but the end of requests that are as large as they may be: what each is, and its bytes.

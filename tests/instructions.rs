@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::TestDir;
-use support::client::{connect, read, send};
+use support::client::{connect, read, scgi_head, send};
 use support::process::{Proc, Signal};
 
 const BASELINE: &str = "tests/instructions/baseline.txt";
@@ -100,8 +100,7 @@ fn scgi(path: &str, cookie: &str) -> Vec<u8> {
         ("HTTP_HOST", "localhost"),
         ("HTTP_COOKIE", cookie),
     ];
-    let block = pairs.map(|(name, value)| [name, value, ""].join("\0")).concat();
-    format!("{}:{block},", block.len()).into_bytes()
+    scgi_head(&pairs)
 }
 
 fn http(path: &str, cookie: &str, connection: &str) -> Vec<u8> {
@@ -135,9 +134,10 @@ fn ask(address: &str, is_scgi: bool, path: &str, cookie: &str, times: u64) -> St
     answer
 }
 
-/// Per request of a worker: what more of them cost, by so many.
-fn by_pool(program: &Path, directory: &Path, is_scgi: bool) -> Vec<u64> {
-    let life = |path: &str, times: u64| {
+/// Per request of a worker: what more of them cost, by so many. A worker that has to wait for what comes next does a
+/// little more, so that of several lives the cheapest one counts.
+fn by_pool(program: &Path, directory: &Path, is_scgi: bool, path: &str, lives: usize) -> u64 {
+    let life = |times: u64| {
         let mut command = callgrind(program, directory);
         let address = format!("unix:{}", directory.join("socket").display());
         let protocol = if is_scgi { "scgi" } else { "http" };
@@ -150,7 +150,8 @@ fn by_pool(program: &Path, directory: &Path, is_scgi: bool) -> Vec<u64> {
         assert_eq!(proc.end(), 0);
         counted(directory, worker)
     };
-    WORK.iter().map(|path| (life(path, FIRST + COUNTED) - life(path, FIRST)) / COUNTED).collect()
+    let cheapest = |times| (0..lives).map(|_| life(times)).min().unwrap_or_default();
+    cheapest(FIRST + COUNTED).saturating_sub(cheapest(FIRST)) / COUNTED
 }
 
 /// The compiler has a say in it.
@@ -167,34 +168,46 @@ fn no_request_costs_more_instructions_than_it_did() {
     let counts = directory.join("counts");
     fs::DirBuilder::new().mode(0o700).create(&counts).expect("a directory");
     let compiler = compiler();
-    let mut text = format!("# User-space instructions per request: tests/instructions.rs. {compiler}\n");
-    for (gateway, counted) in [
-        ("cgi", by_cgi(&program, &counts)),
-        ("scgi", by_pool(&program, &counts, true)),
-        ("http", by_pool(&program, &counts, false)),
-    ] {
-        for (path, count) in WORK.iter().zip(counted) {
-            writeln!(text, "{gateway} {path} {count}").expect("write to a string");
-        }
-    }
-    print!("{text}");
-    if std::env::var("CLOAKROOM_INSTRUCTIONS").is_ok_and(|what| what == "write") {
-        return fs::write(BASELINE, text).expect("write the baseline");
-    }
+    let head = format!("# User-space instructions per request: tests/instructions.rs. {compiler}\n");
+    let writes = std::env::var("CLOAKROOM_INSTRUCTIONS").is_ok_and(|what| what == "write");
     let baseline = fs::read_to_string(BASELINE).expect("read the baseline");
-    if baseline.lines().next() != text.lines().next() {
+    if !writes && baseline.lines().next() != head.lines().next() {
         println!("skipped: the baseline is of another compiler: {}", baseline.lines().next().unwrap_or_default());
         return;
     }
-    let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok()).expect("a number");
-    let mut worse = Vec::new();
-    for (before, now) in baseline.lines().zip(text.lines()).skip(1) {
-        let share = number(now) / number(before) - 1.0;
-        println!("{now}: {:+.1} %", share * 100.0);
-        if share > TOLERANCE {
-            worse.push(format!("{before} -> {now}"));
+    let before = |name: &str| {
+        let line = baseline.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        line.unwrap_or_else(|| panic!("{BASELINE} has no {name}"))
+    };
+    let (mut text, mut worse) = (head, String::new());
+    let mut judge = |name: &str, measure: &dyn Fn(usize) -> u64| {
+        let mut count = measure(if writes { 6 } else { 1 });
+        writeln!(text, "{name} {count}").expect("write to a string");
+        if writes {
+            return;
+        }
+        // Counts are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        let share = |count: u64| count as f64 / before(name) - 1.0;
+        if share(count) > TOLERANCE {
+            count = count.min(measure(6));
+        }
+        println!("{name} {count}: {:+.1} %", share(count) * 100.0);
+        if share(count) > TOLERANCE {
+            writeln!(worse, "{name}: {} -> {count}", before(name)).expect("write to a string");
+        }
+    };
+    for (path, count) in WORK.iter().zip(by_cgi(&program, &counts)) {
+        judge(&format!("cgi {path}"), &|_| count);
+    }
+    for (gateway, is_scgi) in [("scgi", true), ("http", false)] {
+        for path in WORK {
+            judge(&format!("{gateway} {path}"), &|lives| by_pool(&program, &counts, is_scgi, path, lives));
         }
     }
-    assert_eq!(baseline.lines().count(), text.lines().count(), "the baseline has other lines");
-    assert!(worse.is_empty(), "more than {TOLERANCE} above the baseline:\n{}", worse.join("\n"));
+    if writes {
+        print!("{text}");
+        return fs::write(BASELINE, text).expect("write the baseline");
+    }
+    assert!(worse.is_empty(), "more than {TOLERANCE} above the baseline:\n{worse}");
 }

@@ -559,7 +559,7 @@ fn term_answers_what_was_sent_on_connections_that_no_worker_holds() {
     let (mut proc, pids, mut connections) = pool_with_quiet(12);
     // The first worker is busy, so the second one gets the others; when it is busy, too, the first one has finished
     // and takes back one by one: the rest is on nobody's table.
-    let before = sockets(&pids[..1]);
+    let (before, held) = (sockets(&pids[..1]), sockets(&pids));
     ask(&mut connections[0], "/slow?ms=400");
     wait_until_sleeping(pids[0]);
     eventually("the others are given away", || sockets(&pids[..1]) == before - 11);
@@ -567,7 +567,6 @@ fn term_answers_what_was_sent_on_connections_that_no_worker_holds() {
         ask(connection, "/slow?ms=400");
     }
     wait_until_sleeping(pids[1]);
-    let held = sockets(&pids);
     assert_ok(&read_one(&mut connections[0]));
     eventually("most are on the shelf", || sockets(&pids) < held - 5);
     proc.signal(Signal::TERM);

@@ -36,10 +36,15 @@ pub fn scgi_request(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
         ("SERVER_PROTOCOL", "HTTP/1.1"),
         ("HTTP_HOST", "localhost"),
     ];
-    let head = pairs.map(|(name, value)| [name, value, ""].join("\0")).concat();
-    let mut request = format!("{}:{head},", head.len()).into_bytes();
+    let mut request = scgi_head(&pairs);
     request.extend_from_slice(body);
     request
+}
+
+/// The head of an SCGI request with these meta-variables: a netstring.
+pub fn scgi_head(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let block = pairs.iter().map(|(name, value)| [name, "\0", value, "\0"].concat()).collect::<Vec<_>>().concat();
+    format!("{}:{block},", block.len()).into_bytes()
 }
 
 /// The bytes of an HTTP request, for a connection that is closed after it.

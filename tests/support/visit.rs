@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::PATIENCE;
+use super::client::scgi_head;
 use super::process::demo;
 
 /// A way to the demo.
@@ -206,9 +207,8 @@ fn meta<'a>(method: &'a str, target: &'a str, form: &str) -> Vec<(&'static str, 
 fn scgi(method: &str, target: &str, cookie: Option<&str>, form: &str) -> Vec<u8> {
     let mut pairs = meta(method, target, form);
     pairs.extend(cookie.map(|cookie| ("HTTP_COOKIE", cookie.to_owned())));
-    let words: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
-    let head = words.concat();
-    format!("{}:{head},{form}", head.len()).into_bytes()
+    let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    [scgi_head(&pairs), form.as_bytes().to_vec()].concat()
 }
 
 fn http(method: &str, target: &str, cookie: Option<&str>, form: &str) -> String {
