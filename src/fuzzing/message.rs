@@ -35,7 +35,7 @@ pub(super) fn cookie(data: &[u8]) {
         assert!(sent(name, value), "{name:?}");
     }
     let (parts, _) = request.into_parts();
-    let ids = CookiePolicy::default().read(&parts);
+    let ids: Vec<_> = CookiePolicy::default().read(&parts).collect();
     assert!(ids.len() <= 4);
     for id in ids {
         assert!(sent("session", &id.to_text()), "an ID that nobody sent");

@@ -1,12 +1,12 @@
-//! CBOR: the only file that names the encoding's crate.
+//! CBOR of session values: the only file that names the encoding's crate.
 //!
 //! What is decoded here has passed a length cap and a checksum already, see `store/directory/slot.rs`.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_cbor::Value;
 
 /// A value that cannot be encoded, or bytes that do not decode as the type asked for.
@@ -14,56 +14,70 @@ use serde_cbor::Value;
 #[error(transparent)]
 pub struct CodecError(#[from] serde_cbor::Error);
 
-/// Encodes any serde type as CBOR (RFC 8949).
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
-    encode_sized(value, 0)
+impl CodecError {
+    pub(super) fn new(what: &str) -> Self {
+        Self(serde_cbor::Error::custom(what))
+    }
 }
 
-/// The same, for what is about so long.
-pub(crate) fn encode_sized<T: Serialize + ?Sized>(value: &T, about: usize) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = Vec::with_capacity(about);
+/// Encodes any serde type as CBOR (RFC 8949).
+fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    // Most values are numbers and short texts.
+    let mut bytes = Vec::with_capacity(64);
     serde_cbor::to_writer(&mut bytes, &value)?;
     Ok(bytes)
 }
 
 /// Decodes one CBOR item; bytes after it are an error.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     Ok(serde_cbor::from_slice(bytes)?)
 }
 
 /// One session value, encoded. Equal values have equal bytes, which is what tells a conflict.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Encoded(Box<[u8]>);
+///
+/// It is a part of what its record was read from, so that neither reading nor copying a record copies its values.
+#[derive(Clone)]
+pub(crate) struct Encoded {
+    buffer: Arc<[u8]>,
+    start: u32,
+    end: u32,
+}
 
 impl Encoded {
     pub(crate) fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, CodecError> {
-        Ok(Self(encode(value)?.into()))
+        let bytes = encode(value)?;
+        // No store keeps one so large.
+        let end = u32::try_from(bytes.len()).map_err(|_| CodecError::new("the value is larger than 4 GiB"))?;
+        Ok(Self { buffer: bytes.into(), start: 0, end })
     }
 
-    /// Bytes of its encoding.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// The part of `buffer` from `start` to `end`, which is an encoded value.
+    pub(super) fn part_of(buffer: &Arc<[u8]>, start: u32, end: u32) -> Self {
+        Self { buffer: Arc::clone(buffer), start, end }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.buffer[self.start as usize..self.end as usize]
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        decode(&self.0)
+        decode(self.as_bytes())
     }
 
     /// This number and `n`; no number counts as 0.
     pub(crate) fn add(this: Option<&Self>, n: i64) -> Result<Self, CodecError> {
-        let overflow = || serde_cbor::Error::custom("the sum does not fit a 64-bit number");
         let sum = match this.map(Self::get::<Value>).transpose()? {
             None => Value::Integer(n.into()),
             Some(Value::Integer(old)) => {
                 let sum = old + i128::from(n);
                 if sum < i128::from(i64::MIN) || sum > i128::from(u64::MAX) {
-                    return Err(overflow().into());
+                    return Err(CodecError::new("the sum does not fit a 64-bit number"));
                 }
                 Value::Integer(sum)
             }
             #[allow(clippy::cast_precision_loss)]
             Some(Value::Float(old)) => Value::Float(old + n as f64),
-            Some(_) => return Err(serde_cbor::Error::custom("the value is not a number").into()),
+            Some(_) => return Err(CodecError::new("the value is not a number")),
         };
         Self::new(&sum)
     }
@@ -73,61 +87,26 @@ impl Encoded {
         let mut list = match this.map(Self::get::<Value>).transpose()? {
             None => Vec::new(),
             Some(Value::Array(list)) => list,
-            Some(_) => return Err(serde_cbor::Error::custom("the value is not a list").into()),
+            Some(_) => return Err(CodecError::new("the value is not a list")),
         };
         list.push(item.get()?);
         Self::new(&Value::Array(list))
     }
 }
 
+impl Eq for Encoded {}
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
 /// Its length only: values may be secrets.
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded({} bytes)", self.0.len())
+        write!(f, "Encoded({} bytes)", self.as_bytes().len())
     }
-}
-
-impl Serialize for Encoded {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Encoded {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Encoded;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an encoded value")
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Encoded, E> {
-                Ok(Encoded(bytes.into()))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
-    }
-}
-
-/// A map of encoded values in which a repeated key is an error, where serde would keep the last one.
-pub(super) fn unique_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Encoded>, D::Error> {
-    struct Unique;
-    impl<'de> Visitor<'de> for Unique {
-        type Value = BTreeMap<String, Encoded>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map of encoded values")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((key, value)) = entries.next_entry()? {
-                if map.insert(key, value).is_some() {
-                    return Err(A::Error::custom("repeated key"));
-                }
-            }
-            Ok(map)
-        }
-    }
-    deserializer.deserialize_map(Unique)
 }
 
 #[cfg(test)]

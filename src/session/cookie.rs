@@ -66,9 +66,9 @@ impl CookiePolicy {
 
     /// The well-formed IDs in the request's cookies of this name, in their order, at most four: a user agent sends
     /// several where the application was mounted at several paths.
-    pub(crate) fn read(&self, request: &RequestParts) -> Vec<Id> {
+    pub(crate) fn read(&self, request: &RequestParts) -> impl Iterator<Item = Id> {
         let mine = request.cookies().filter(|(name, _)| *name == self.name);
-        mine.filter_map(|(_, value)| Id::parse(value)).take(4).collect()
+        mine.filter_map(|(_, value)| Id::parse(value)).take(4)
     }
 
     /// The value of a `Set-Cookie` header field that hands out `id`, to be kept for `lifetime` where it is persistent.

@@ -132,26 +132,29 @@ impl Session {
         let State::Open(open) = std::mem::replace(&mut self.state, State::Unopened) else {
             unreachable!("opened above")
         };
-        let Open { stored, view } = *open;
-        let Some(base) = stored else { return commit_new(&manager, &view).map(Commit::Done) };
+        let Open { stored, changed } = *open;
+        let Some(base) = stored else { return commit_new(&manager, changed.as_ref()).map(Commit::Done) };
 
         // From here on under the lock.
         let (guard, current) = match self.guard.take() {
-            Some(guard) => (guard, Stored { record: base.record.clone(), version: base.version }),
+            Some(guard) => (guard, None),
             None => match lock_current(&manager, &base.id)? {
-                Some(current) => current,
+                Some((guard, current)) => (guard, Some(current)),
                 // Logged out meanwhile, or renewed: the request is to see that.
-                None if self.flush => return commit_flushed(&manager, &view).map(Commit::Done),
+                None if self.flush => return commit_flushed(&manager, changed.as_ref()).map(Commit::Done),
                 None => return Ok(Commit::Again(Box::new(self.again(None)))),
             },
         };
-        if current.version != base.version && !self.changes.hold(&base.record, &current.record) {
-            let base = Base { id: base.id, record: current.record, version: current.version };
+        let others = current.filter(|current| current.version != base.version);
+        if let Some(current) = &others
+            && !self.changes.hold(&base.record, &current.record)
+        {
+            let base = Base { id: base.id, record: current.record.clone(), version: current.version };
             return Ok(Commit::Again(Box::new(self.again(Some((guard, base))))));
         }
         if self.flush {
             // First the new record, as in a renewal: where it cannot be kept, the old session stays as it was.
-            let change = commit_flushed(&manager, &view)?;
+            let change = commit_flushed(&manager, changed.as_ref())?;
             delete_replaced(&manager, guard, change)?;
             // What replaces it was counted.
             if change == CookieChange::Revoke {
@@ -159,39 +162,48 @@ impl Session {
             }
             return Ok(Commit::Done(change));
         }
-        self.save(&manager, guard, base.id, &current)
+        match others {
+            None => self.save(&manager, guard, base, changed),
+            // What others have saved meanwhile, with the changes of this request.
+            Some(Stored { record, version }) => {
+                let mut changed = record.clone();
+                self.changes.apply(&mut changed).map_err(|(key, source)| SessionError::Value { key, source })?;
+                self.save(&manager, guard, Base { id: base.id, record, version }, Some(changed))
+            }
+        }
     }
 
-    /// Applies the changes to what is there now and saves it.
+    /// Saves `changed` in place of `current`; `None`: it is the same.
     fn save(
         self,
         manager: &SessionManager,
         mut guard: Box<dyn Guard>,
-        id: Id,
-        current: &Stored,
+        current: Base,
+        changed: Option<Record>,
     ) -> Result<Commit, SessionError> {
-        let mut record = current.record.clone();
-        self.changes.apply(&mut record).map_err(|(key, source)| SessionError::Value { key, source })?;
-        if !manager.has_info(&record) {
+        let Base { id, record: current, version } = current;
+        let changed = changed.filter(|changed| *changed != current);
+        let record = changed.as_ref().unwrap_or(&current);
+        if !manager.has_info(record) {
             guard.delete()?;
             manager.note(Happening::Committed);
             return Ok(Commit::Done(CookieChange::Revoke));
         }
         if self.renew {
             // First the new record, then the old one's end: a crash between leaves the old session as it was.
-            let change = create(manager, &record)?;
+            let change = create(manager, record)?;
             delete_replaced(manager, guard, change)?;
             manager.note(Happening::Committed);
             return Ok(Commit::Done(change));
         }
-        if record == current.record {
+        if changed.is_none() {
             drop(guard);
-            return touch_if_due(manager, &id, &record).map(Commit::Done);
+            return touch_if_due(manager, &id, record).map(Commit::Done);
         }
-        match guard.save(&record, current.version)? {
+        match guard.save(record, version)? {
             Saved::Saved(_) => {
                 manager.note(Happening::Committed);
-                Ok(Commit::Done(refreshed(manager, id, &record)))
+                Ok(Commit::Done(refreshed(manager, id, record)))
             }
             // The lock was lost, as a lease of a network store can be.
             Saved::Conflict | Saved::Gone if self.access == Access::Optimistic => {
@@ -211,7 +223,7 @@ impl Session {
         session.second_run = true;
         if let Some((guard, base)) = locked {
             session.guard = Some(guard);
-            session.state = State::Open(Box::new(Open { view: base.record.clone(), stored: Some(base) }));
+            session.state = State::Open(Box::new(Open { stored: Some(base), changed: None }));
         }
         session
     }
@@ -235,18 +247,16 @@ fn lock_current(manager: &SessionManager, id: &Id) -> Result<Option<Locked>, Ses
 }
 
 /// A session that the store does not have: kept if there is something to keep.
-fn commit_new(manager: &SessionManager, view: &Record) -> Result<CookieChange, SessionError> {
-    if !manager.has_info(view) {
-        return Ok(CookieChange::Keep);
-    }
-    let change = create(manager, view)?;
+fn commit_new(manager: &SessionManager, record: Option<&Record>) -> Result<CookieChange, SessionError> {
+    let Some(record) = record.filter(|record| manager.has_info(record)) else { return Ok(CookieChange::Keep) };
+    let change = create(manager, record)?;
     manager.note(Happening::Committed);
     Ok(change)
 }
 
 /// What was set after a flush; without any, the cookie is taken back.
-fn commit_flushed(manager: &SessionManager, view: &Record) -> Result<CookieChange, SessionError> {
-    Ok(match commit_new(manager, view)? {
+fn commit_flushed(manager: &SessionManager, record: Option<&Record>) -> Result<CookieChange, SessionError> {
+    Ok(match commit_new(manager, record)? {
         CookieChange::Keep => CookieChange::Revoke,
         change => change,
     })

@@ -6,6 +6,7 @@ mod access;
 mod changes;
 mod codec;
 mod cookie;
+mod envelope;
 mod error;
 mod expiry;
 mod id;
@@ -21,6 +22,9 @@ pub use codec::CodecError;
 #[cfg(test)]
 pub(crate) use codec::Encoded;
 pub use cookie::CookiePolicy;
+pub(crate) use envelope::Encoding;
+#[cfg(feature = "fuzzing")]
+pub(crate) use envelope::oracle;
 pub use error::SessionError;
 pub use expiry::Expiry;
 pub use id::{Id, IdText};

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-
-use super::codec::{self, CodecError, Encoded};
+use super::codec::{CodecError, Encoded};
+use super::envelope::{self, Encoding};
 use super::expiry::Expiry;
 
 /// Milliseconds since 1970, the time of records and session files.
@@ -24,52 +25,46 @@ pub(crate) fn millis(time: SystemTime) -> Millis {
 /// A session as a store keeps it.
 ///
 /// A store treats it as a whole: it [encodes](Self::encode) and [decodes](Self::decode) it, and asks when it ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
-    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none", with = "address")]
     pub(crate) remote_address: Option<IpAddr>,
-    #[serde(rename = "c")]
     pub(crate) created: Millis,
     /// The last use. The store knows it better than the encoding: a touch does not rewrite the record.
-    #[serde(skip)]
     pub(crate) accessed: Millis,
     /// The idle timeout in seconds.
-    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<u32>,
     /// The absolute end.
-    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub(crate) ends: Option<Millis>,
     /// The absolute timeout, for when it starts anew.
-    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub(crate) lifetime: Option<Millis>,
-    #[serde(rename = "v", default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "codec::unique_map")]
     pub(crate) values: BTreeMap<String, Encoded>,
-    #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "codec::unique_map")]
     pub(crate) flash: BTreeMap<String, Encoded>,
-    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tokens: Vec<String>,
 }
 
 impl Record {
     /// An empty record, created now.
     pub(crate) fn new(now: Millis, remote_address: Option<IpAddr>, expiry: Expiry) -> Self {
-        let mut record = Self {
+        let mut record = Self { remote_address, created: now, accessed: now, ..Self::blank() };
+        record.set_expiry(expiry, now);
+        record
+    }
+
+    /// Of no time, and without timeouts.
+    pub(super) fn blank() -> Self {
+        Self {
             user: None,
-            remote_address,
-            created: now,
-            accessed: now,
+            remote_address: None,
+            created: 0,
+            accessed: 0,
             idle: None,
             ends: None,
             lifetime: None,
             values: BTreeMap::new(),
             flash: BTreeMap::new(),
             tokens: Vec::new(),
-        };
-        record.set_expiry(expiry, now);
-        record
+        }
     }
 
     /// The timeouts from now on; the absolute one starts at `from`.
@@ -86,15 +81,26 @@ impl Record {
     }
 
     /// The encoding, for a store to keep. The time of last access is not in it; see [`set_accessed`](Self::set_accessed).
-    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        // Asked for once, and not again as it grows.
-        let values = self.values.iter().chain(&self.flash).map(|(key, value)| key.len() + value.len() + 8);
-        codec::encode_sized(self, 128 + values.sum::<usize>() + 24 * self.tokens.len())
+    pub fn encode(&self) -> Vec<u8> {
+        let encoding = self.encode_after(0);
+        let mut bytes = Vec::with_capacity(encoding.len());
+        encoding.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    /// The same in pieces, after so many bytes that are the caller's.
+    pub(crate) fn encode_after(&self, room: usize) -> Encoding {
+        Encoding::of(self, room)
     }
 
     /// Reads the encoding. Bytes that are not exactly one record are an error, never a panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        codec::decode(bytes)
+        envelope::read(&bytes.into(), 0..bytes.len())
+    }
+
+    /// The same for a part of a buffer that the record then shares.
+    pub(crate) fn decode_part(buffer: &Arc<[u8]>, part: Range<usize>) -> Result<Self, CodecError> {
+        envelope::read(buffer, part)
     }
 
     /// Whether the session is over at `now`: idle for too long, or past its absolute end.
@@ -157,28 +163,6 @@ impl Record {
     }
 }
 
-/// An address as text: serde would write it as a tagged list of numbers.
-mod address {
-    use std::net::IpAddr;
-
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    // The signature is serde's.
-    #[allow(clippy::ref_option)]
-    pub(super) fn serialize<S: Serializer>(address: &Option<IpAddr>, serializer: S) -> Result<S::Ok, S::Error> {
-        match address {
-            Some(address) => serializer.collect_str(address),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Some).map_err(|_| D::Error::custom("not an address"))
-    }
-}
-
 /// Whether a session last used at `accessed` is over at `now`.
 pub(crate) fn is_over(now: Millis, accessed: Millis, idle: Option<u32>, ends: Option<Millis>) -> bool {
     over_from(accessed, idle, ends).is_some_and(|over| now >= over)
@@ -192,66 +176,6 @@ pub(crate) fn over_from(accessed: Millis, idle: Option<u32>, ends: Option<Millis
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn full() -> Record {
-        let mut record = Record::new(1_700_000_000_000, "192.0.2.1".parse().ok(), Expiry::default());
-        record.user = Some("ada".into());
-        record.values.insert("visits".into(), Encoded::new(&3).unwrap());
-        record.flash.insert("note".into(), Encoded::new("saved").unwrap());
-        record.tokens.push("t".into());
-        record.accessed = 0;
-        record
-    }
-
-    #[test]
-    fn encodes_and_decodes() {
-        let record = full();
-        assert_eq!(Record::decode(&record.encode().unwrap()).unwrap(), record);
-        let empty = Record { accessed: 0, ..Record::new(5, None, Expiry::NEVER) };
-        assert_eq!(Record::decode(&empty.encode().unwrap()).unwrap(), empty);
-    }
-
-    #[test]
-    fn the_encoding_is_the_one_that_an_independent_crate_writes() {
-        let record = full();
-        let mut other = Vec::new();
-        ciborium::into_writer(&record, &mut other).unwrap();
-        assert_eq!(record.encode().unwrap(), other);
-        let back: Record = ciborium::from_reader(&record.encode().unwrap()[..]).unwrap();
-        assert_eq!(back, record);
-    }
-
-    #[test]
-    fn every_truncation_and_every_flipped_bit_is_an_error_or_a_record() {
-        let bytes = full().encode().unwrap();
-        for end in 0..bytes.len() {
-            assert!(Record::decode(&bytes[..end]).is_err());
-        }
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut damaged = bytes.clone();
-                damaged[at] ^= 1 << bit;
-                let _ = Record::decode(&damaged);
-            }
-        }
-    }
-
-    /// As `file-format.md` says, for whoever reads a file by that page.
-    #[test]
-    fn the_address_is_text() {
-        let bytes = full().encode().unwrap();
-        let text = b"\x61a\x69192.0.2.1";
-        assert!(bytes.windows(text.len()).any(|window| window == text), "{bytes:x?}");
-    }
-
-    #[test]
-    fn a_repeated_key_is_an_error() {
-        // {"c": 0, "v": {"k": h'01', "k": h'02'}}
-        let bytes = b"\xa2\x61c\x00\x61v\xa2\x61k\x41\x01\x61k\x41\x02";
-        assert!(Record::decode(bytes).unwrap_err().to_string().contains("repeated key"));
-        let twice = b"\xa2\x61c\x00\x61c\x00";
-        assert!(Record::decode(twice).is_err());
-    }
 
     #[test]
     fn both_timeouts_are_in_force() {

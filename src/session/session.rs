@@ -54,8 +54,21 @@ pub(super) enum State {
 pub(super) struct Open {
     /// What the store has; `None` for a new session.
     pub(super) stored: Option<Base>,
-    /// The same with this request's changes.
-    pub(super) view: Record,
+    /// The same with this request's changes, if there are any.
+    pub(super) changed: Option<Record>,
+}
+
+impl Open {
+    /// What the callback sees.
+    pub(super) fn view(&self) -> &Record {
+        self.changed.as_ref().or(self.stored.as_ref().map(|base| &base.record)).expect("a new session has a record")
+    }
+
+    fn view_mut(&mut self) -> &mut Record {
+        let stored = &self.stored;
+        self.changed
+            .get_or_insert_with(|| stored.as_ref().map(|base| base.record.clone()).expect("a new session has a record"))
+    }
 }
 
 /// The record that this request started from.
@@ -105,27 +118,27 @@ impl Session {
     /// # Errors
     /// Where it does not decode as a `T`.
     pub fn get<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        self.changes.rely_on(Part::Value(key.into()));
-        let value = self.open()?.view.values.get(key);
+        self.rely_on(|| Part::Value(key.into()));
+        let value = self.open()?.view().values.get(key);
         value.map(Encoded::get).transpose().map_err(|source| value_error(key, source))
     }
 
     /// Whether `key` has a value.
     pub fn contains(&mut self, key: &str) -> Result<bool> {
-        self.changes.rely_on(Part::Value(key.into()));
-        Ok(self.open()?.view.values.contains_key(key))
+        self.rely_on(|| Part::Value(key.into()));
+        Ok(self.open()?.view().values.contains_key(key))
     }
 
     /// The keys that have a value. The request then relies on the whole session.
     pub fn keys(&mut self) -> Result<Vec<String>> {
-        self.changes.rely_on(Part::Everything);
-        Ok(self.open()?.view.values.keys().cloned().collect())
+        self.rely_on(|| Part::Everything);
+        Ok(self.open()?.view().values.keys().cloned().collect())
     }
 
     /// Sets the value of `key`.
     pub fn insert<T: Serialize>(&mut self, key: &str, value: T) -> Result<()> {
         let value = Encoded::new(&value).map_err(|source| value_error(key, source))?;
-        self.rely_and_change(Part::Value(key.into()), Change::Insert(key.into(), value))
+        self.rely_and_change(|| Part::Value(key.into()), Change::Insert(key.into(), value))
     }
 
     /// Removes the value of `key` and gives it back.
@@ -142,7 +155,7 @@ impl Session {
 
     /// Removes all values and flash values. User, form tokens and ID stay; [`flush`](Self::flush) ends the session.
     pub fn clear(&mut self) -> Result<()> {
-        self.rely_and_change(Part::Everything, Change::Clear)
+        self.rely_and_change(|| Part::Everything, Change::Clear)
     }
 
     /// Adds `n` to the number under `key`, which counts as 0 where there is none. Whatever others save meanwhile, this
@@ -166,7 +179,7 @@ impl Session {
     /// Sets a flash value: kept until it is [taken](Self::take_flash), such as a note for the next page.
     pub fn flash<T: Serialize>(&mut self, key: &str, value: T) -> Result<()> {
         let value = Encoded::new(&value).map_err(|source| value_error(key, source))?;
-        self.rely_and_change(Part::Flash(key.into()), Change::Flash(key.into(), value))
+        self.rely_and_change(|| Part::Flash(key.into()), Change::Flash(key.into(), value))
     }
 
     /// Reads a flash value, which is gone after this request.
@@ -174,8 +187,8 @@ impl Session {
     /// # Errors
     /// Where it does not decode as a `T`; it then stays.
     pub fn take_flash<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        self.changes.rely_on(Part::Flash(key.into()));
-        let value = self.open()?.view.flash.get(key).map(Encoded::get).transpose();
+        self.rely_on(|| Part::Flash(key.into()));
+        let value = self.open()?.view().flash.get(key).map(Encoded::get).transpose();
         let value = value.map_err(|source| value_error(key, source))?;
         if value.is_some() {
             self.change(Change::TakeFlash(key.into()))?;
@@ -187,21 +200,21 @@ impl Session {
 
     /// Who is logged in, as [`set_user`](Self::set_user) said.
     pub fn user(&mut self) -> Result<Option<&str>> {
-        self.changes.rely_on(Part::User);
-        Ok(self.open()?.view.user.as_deref())
+        self.rely_on(|| Part::User);
+        Ok(self.open()?.view().user.as_deref())
     }
 
     /// Logs a user in: sets the user, renews the ID (so that an ID planted before is worth nothing: session fixation)
     /// and starts the absolute timeout anew.
     pub fn set_user(&mut self, user: impl Into<String>) -> Result<()> {
-        self.rely_and_change(Part::User, Change::User(Some(user.into())))?;
+        self.rely_and_change(|| Part::User, Change::User(Some(user.into())))?;
         self.change(Change::Restart(SystemTime::now()))?;
         self.cycle_id()
     }
 
     /// Makes the session one of nobody again and renews its ID. To end it altogether, [`flush`](Self::flush) it.
     pub fn remove_user(&mut self) -> Result<()> {
-        self.rely_and_change(Part::User, Change::User(None))?;
+        self.rely_and_change(|| Part::User, Change::User(None))?;
         self.cycle_id()
     }
 
@@ -216,7 +229,7 @@ impl Session {
         self.renew = false;
         let manager = self.manager.clone().ok_or(SessionError::NoSession)?;
         let view = manager.new_record(&self.request);
-        self.open()?.view = view;
+        self.open()?.changed = Some(view);
         self.flush = true;
         Ok(())
     }
@@ -230,31 +243,31 @@ impl Session {
 
     /// Sets the timeouts of this session alone. The absolute one starts now.
     pub fn set_expiry(&mut self, expiry: Expiry) -> Result<()> {
-        self.rely_and_change(Part::Expiry, Change::Expiry(expiry, SystemTime::now()))
+        self.rely_and_change(|| Part::Expiry, Change::Expiry(expiry, SystemTime::now()))
     }
 
     /// Whether there is anything worth keeping: by the rule of `Host::has_info`, or if the session holds anything at
     /// all. One that has not is never stored.
     pub fn has_info(&mut self) -> Result<bool> {
-        self.changes.rely_on(Part::Everything);
+        self.rely_on(|| Part::Everything);
         self.open()?;
         let manager = self.manager.clone().ok_or(SessionError::NoSession)?;
-        Ok(manager.has_info(&self.open()?.view))
+        Ok(manager.has_info(self.open()?.view()))
     }
 
     /// When the session was created.
     pub fn creation_time(&mut self) -> Result<SystemTime> {
-        Ok(self.open()?.view.created())
+        Ok(self.open()?.view().created())
     }
 
     /// When it was last used before this request, to the resolution of a touch (`Host::touch_resolution`).
     pub fn access_time(&mut self) -> Result<SystemTime> {
-        Ok(self.open()?.view.accessed())
+        Ok(self.open()?.view().accessed())
     }
 
     /// The address that made the request in which the session was created.
     pub fn remote_address(&mut self) -> Result<Option<IpAddr>> {
-        Ok(self.open()?.view.remote_address())
+        Ok(self.open()?.view().remote_address())
     }
 
     // ---- form tokens
@@ -268,8 +281,8 @@ impl Session {
 
     /// Whether `token` is outstanding.
     pub fn has_form_token(&mut self, token: &str) -> Result<bool> {
-        self.changes.rely_on(Part::Token(token.into()));
-        Ok(self.open()?.view.tokens.iter().any(|t| t == token))
+        self.rely_on(|| Part::Token(token.into()));
+        Ok(self.open()?.view().tokens.iter().any(|t| t == token))
     }
 
     /// Takes `token` back; tells whether it was outstanding. Of two requests with the same token only one is told so.
@@ -283,15 +296,23 @@ impl Session {
 
     /// How many form tokens are outstanding.
     pub fn form_token_count(&mut self) -> Result<usize> {
-        self.changes.rely_on(Part::Tokens);
-        Ok(self.open()?.view.tokens.len())
+        self.rely_on(|| Part::Tokens);
+        Ok(self.open()?.view().tokens.len())
     }
 
     // ---- inside
 
-    fn rely_and_change(&mut self, part: Part, change: Change) -> Result<()> {
+    /// The request looked at `part`, or means to replace it. Where nobody else can change it meanwhile, or nothing is saved,
+    /// there is nothing to check at commit.
+    fn rely_on(&mut self, part: impl FnOnce() -> Part) {
+        if self.access == Access::Optimistic {
+            self.changes.rely_on(part());
+        }
+    }
+
+    fn rely_and_change(&mut self, part: impl FnOnce() -> Part, change: Change) -> Result<()> {
         self.open()?;
-        self.changes.rely_on(part);
+        self.rely_on(part);
         self.change(change)
     }
 
@@ -302,7 +323,7 @@ impl Session {
             self.open()?;
         }
         if let State::Open(open) = &mut self.state {
-            change.apply(&mut open.view).map_err(|(key, source)| SessionError::Value { key, source })?;
+            change.apply(open.view_mut()).map_err(|(key, source)| SessionError::Value { key, source })?;
         }
         self.changes.push(change);
         Ok(())
@@ -326,13 +347,13 @@ impl Session {
                 (Some(manager), _) => manager.clone(),
             };
             let stored = self.find(&manager)?;
-            let mut view = match &stored {
-                Some(base) => base.record.clone(),
-                None => manager.new_record(&self.request),
-            };
+            let changed = if stored.is_none() { Some(manager.new_record(&self.request)) } else { None };
+            let mut open = Box::new(Open { stored, changed });
             // Changes that needed no look so far.
-            self.changes.apply(&mut view).map_err(|(key, source)| SessionError::Value { key, source })?;
-            self.state = State::Open(Box::new(Open { stored, view }));
+            if !self.changes.is_empty() {
+                self.changes.apply(open.view_mut()).map_err(|(key, source)| SessionError::Value { key, source })?;
+            }
+            self.state = State::Open(open);
         }
         match &mut self.state {
             State::Open(open) => Ok(open),
@@ -341,7 +362,8 @@ impl Session {
     }
 
     fn find(&mut self, manager: &SessionManager) -> Result<Option<Base>> {
-        for id in manager.cookie.read(&self.request) {
+        let request = Arc::clone(&self.request);
+        for id in manager.cookie.read(&request) {
             let stored = if self.access == Access::Exclusive {
                 let Some(mut guard) = manager.lock(&id)? else { continue };
                 let stored = guard.load()?;

@@ -50,8 +50,6 @@ impl Store for MemoryStore {
     }
 
     fn create(&self, id: &Id, record: &Record) -> Result<Version, StoreError> {
-        // What cannot be encoded could not be kept by any other store either.
-        record.encode()?;
         let mut sessions = self.sessions();
         if sessions.contains_key(id) {
             return Err(StoreError::Exists);
@@ -156,7 +154,6 @@ impl Guard for Locked {
     }
 
     fn save(&mut self, record: &Record, expected: Version) -> Result<Saved, StoreError> {
-        record.encode()?;
         let saved = self.with(|entry| {
             if entry.stored.version != expected {
                 return Saved::Conflict;

@@ -50,7 +50,7 @@ fn site_on(disk: &Disk, lack: Lack, door: &Door, updates: u64) {
     // One token more, and the session needs a larger slot.
     let brimful = Id::generate().expect("an ID");
     let mut pad = 1900;
-    while record(&brimful, 7, pad + 1).encode().expect("encode").len() <= 2048 - 64 {
+    while record(&brimful, 7, pad + 1).encode().len() <= 2048 - 64 {
         pad += 1;
     }
     store.create(&brimful, &record(&brimful, 7, pad)).expect("create");

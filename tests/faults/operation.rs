@@ -181,7 +181,7 @@ fn record(counter: u64, size: usize, idle: u64) -> Record {
         ciborium::into_writer(&Value::Map(map), &mut bytes).expect("encode");
         Record::decode(&bytes).expect("a record")
     };
-    let length = |padding| with_padding(padding).encode().expect("encode").len();
+    let length = |padding| with_padding(padding).encode().len();
     let mut padding = 300;
     while length(padding) < size {
         padding += size - length(padding);
@@ -195,7 +195,7 @@ fn record(counter: u64, size: usize, idle: u64) -> Record {
 fn own(path: &Path, counter: u64, size: usize, in_b: bool) {
     let (store, id) = (DirectoryStore::at(path), Id::parse(OWN).expect("an ID"));
     let record = |counter| record(counter, size, 1800);
-    assert!(size == 0 || record(counter).encode().expect("encode").len() == size);
+    assert!(size == 0 || record(counter).encode().len() == size);
     // What was saved before is another one, so that it is noticed where it comes back.
     store.create(&id, &record(if in_b { counter - 1 } else { counter })).expect("create");
     if in_b {

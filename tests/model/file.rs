@@ -155,10 +155,10 @@ impl Unit {
 pub fn likely(capacity: u8, a: Header, b: Header, without: Option<Guard>) -> Option<(u8, u8)> {
     match (a, b) {
         (Header::Is(a), _) if without == Some(Guard::BothHeaders) => Some((0, a)),
-        (Header::After(a), Header::Is(_) | Header::After(_) | Header::Blank) => Some((0, a)),
         (Header::Is(_), Header::After(b)) => Some((capacity, b)),
         (Header::Is(a), Header::Is(b)) if b > a => Some((capacity, b)),
-        (Header::Is(a), Header::Is(_) | Header::Blank) => Some((0, a)),
+        (Header::Is(a), Header::Is(_) | Header::Blank)
+        | (Header::After(a), Header::Is(_) | Header::After(_) | Header::Blank) => Some((0, a)),
         _ => None,
     }
 }

@@ -212,7 +212,9 @@ impl Scenario {
                 let left = process.saves.saturating_sub(1);
                 next.processes[i] = Process::new(if left > 0 { At::Open } else { At::Done }, left);
             }
-            At::Size | At::HeaderA | At::HeaderB | At::Prove | At::SlotA | At::SlotB | At::LookLocked => return self.read(state, i, without, steps),
+            At::Size | At::HeaderA | At::HeaderB | At::Prove | At::SlotA | At::SlotB | At::LookLocked => {
+                return self.read(state, i, without, steps);
+            }
             At::Create => {
                 what = "creates the new file";
                 me(&mut next, At::Complete);

@@ -1,12 +1,14 @@
 //! The directory store: one file per session, the file name is the session ID, shared by any number of processes.
 //!
-//! `slot` is the format, `file` what is done to one session, `place` the directory, `sweep` going through all of it,
-//! `position` how far a sweep has come.
+//! `slot` is the format, `look` what a file holds, `file` what is done to it, by `calls`; `place` is the directory, `sweep` goes through all of it,
+//! `position` is how far a sweep has come.
 //! The protocol and its argument are in `src/docs/file-format.md`.
 
+mod calls;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 mod hostile;
+mod look;
 mod place;
 mod position;
 mod slot;
@@ -83,7 +85,7 @@ impl DirectoryStore {
 
 impl Store for DirectoryStore {
     fn load(&self, id: &Id) -> Result<Option<Stored>, StoreError> {
-        file::load(self.place()?, id)
+        look::load(self.place()?, id)
     }
 
     fn create(&self, id: &Id, record: &Record) -> Result<Version, StoreError> {

@@ -2,9 +2,9 @@
 //!
 //! Pure: bytes in, a verdict out. Every input gives one, without a panic.
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::session::{Id, Millis};
+use crate::session::{Encoding, Id, Millis};
 
 /// Bytes of a slot's header.
 pub(super) const HEADER: usize = 64;
@@ -58,21 +58,50 @@ pub(super) fn capacity_of(length: u64) -> Option<usize> {
         .then_some(capacity)
 }
 
-/// The bytes of a slot, ready to be written.
+/// Completes a slot: its header goes before the record's encoding, which leaves [`HEADER`] bytes for it.
+pub(super) fn seal(id: &Id, header: Header, encoding: &mut Encoding) {
+    let length = encoding.len() - HEADER;
+    encoding.first_mut()[..HEADER].copy_from_slice(&unsealed(id, header, length));
+    let checksum = if let Some(bytes) = encoding.as_slice() {
+        xxh3_64(&bytes[8..])
+    } else {
+        let mut hash = Xxh3Default::new();
+        let mut pieces = encoding.pieces();
+        hash.update(&pieces.next().expect("the header")[8..]);
+        pieces.for_each(|piece| hash.update(piece));
+        hash.digest()
+    };
+    encoding.first_mut()[..8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The slot that says that the session was deleted.
+pub(super) fn tombstone(id: &Id, sequence: u64, mark: u64) -> [u8; HEADER] {
+    let mut bytes = unsealed(id, Header { sequence, mark, tombstone: true, ends: None, idle: None }, 0);
+    let checksum = xxh3_64(&bytes[8..]);
+    bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// A header without its checksum.
+fn unsealed(id: &Id, header: Header, length: usize) -> [u8; HEADER] {
+    let mut bytes = [0; HEADER];
+    let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    put(8, &MAGIC);
+    put(12, &FORMAT.to_le_bytes());
+    put(14, &(if header.tombstone { TOMBSTONE } else { 0 }).to_le_bytes());
+    put(16, id.as_bytes());
+    put(32, &header.sequence.to_le_bytes());
+    put(40, &header.ends.map_or(0, |ends| ends.max(1)).to_le_bytes());
+    put(48, &header.idle.map_or(0, |idle| idle.max(1)).to_le_bytes());
+    put(52, &u32::try_from(length).expect("capacity is limited").to_le_bytes());
+    put(56, &header.mark.to_le_bytes());
+    bytes
+}
+
+/// A slot with any payload.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn encode(id: &Id, header: Header, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend_from_slice(&[0; 8]);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend_from_slice(&(if header.tombstone { TOMBSTONE } else { 0 }).to_le_bytes());
-    bytes.extend_from_slice(id.as_bytes());
-    bytes.extend_from_slice(&header.sequence.to_le_bytes());
-    bytes.extend_from_slice(&header.ends.map_or(0, |ends| ends.max(1)).to_le_bytes());
-    bytes.extend_from_slice(&header.idle.map_or(0, |idle| idle.max(1)).to_le_bytes());
-    bytes.extend_from_slice(&u32::try_from(payload.len()).expect("capacity is limited").to_le_bytes());
-    bytes.extend_from_slice(&header.mark.to_le_bytes());
-    debug_assert_eq!(bytes.len(), HEADER);
-    bytes.extend_from_slice(payload);
+    let mut bytes = [&unsealed(id, header, payload.len()), payload].concat();
     let checksum = xxh3_64(&bytes[8..]);
     bytes[..8].copy_from_slice(&checksum.to_le_bytes());
     bytes

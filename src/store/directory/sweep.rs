@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::file::{self, Found, modification_time};
+use super::calls::{self, modification_time};
+use super::look::{self, Found};
 use super::place::{Place, check_file, io_error};
 use super::position;
 use super::slot::{self, Glance, HEADER};
@@ -100,7 +101,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
         Ok(_) => {}
     }
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(Outcome::Vanished) };
-    let stat = |file: &File| file::stat(place, id, file);
+    let stat = |file: &File| calls::stat(place, id, file);
     // The others are told by what they say of themselves, without their lock: a sweep runs with the lowest priority
     // that there is, and whoever waited for a lock that it holds would wait with that priority.
     let first = stat(&file)?;
@@ -124,13 +125,13 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
         return Ok(Outcome::Vanished);
     }
     let modified = modification_time(&before);
-    let overdue = match (file::look(place, id, &file)?, age) {
+    let overdue = match (look::look(place, id, &file)?, age) {
         (Found::Session(..), None) => None,
         (Found::Session(..), Some(age)) => since(modified).checked_sub(age),
         (Found::Over(..), Some(age)) => Some(since(modified).saturating_sub(age)),
         (Found::Over(_, from), None) => Some(since(from)),
         (Found::Deleted, _) => Some(Duration::ZERO),
-        (Found::Nothing, _) if !file::is_named(place, id) => return Ok(Outcome::Vanished),
+        (Found::Nothing, _) if !look::is_named(place, id) => return Ok(Outcome::Vanished),
         (Found::Nothing, _) => (since(modified) >= LEFT_OVER).then_some(Duration::ZERO),
     };
     let Some(overdue) = overdue else { return Ok(Outcome::Kept) };
@@ -205,7 +206,7 @@ pub(super) fn sessions(
         Err(error) => Some(Err(error)),
         Ok(entry) => {
             let id = Id::parse(entry.name.to_str().ok()?)?;
-            file::load(&place, &id).transpose().map(|stored| Ok((id, stored?)))
+            look::load(&place, &id).transpose().map(|stored| Ok((id, stored?)))
         }
     }))
 }
