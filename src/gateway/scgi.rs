@@ -10,7 +10,7 @@
 
 use super::netstring::Netstring;
 use super::{GatewayError, Limits, repeated};
-use crate::message::MetaVariables;
+use crate::message::{MetaVariables, TooMany};
 
 /// The head of an SCGI request.
 #[derive(Debug)]
@@ -50,13 +50,10 @@ impl HeadReader {
     }
 
     fn head(&self, block: Vec<u8>) -> Result<Head, GatewayError> {
-        // Counted first: the index of a block of empty values would take five times the block's memory.
-        #[expect(clippy::naive_bytecount, reason = "the block is small and the compiler vectorises this")]
-        let nuls = block.iter().filter(|&&byte| byte == 0).count();
-        if nuls / 2 > self.count_limit {
-            return Err(GatewayError::HeadTooLarge { what: "meta-variables", limit: self.count_limit });
-        }
-        let meta = MetaVariables::from_block(block).ok_or(GatewayError::Malformed("headers block"))?;
+        let limit = self.count_limit;
+        let meta = MetaVariables::from_block_within(block, limit)
+            .map_err(|TooMany| GatewayError::HeadTooLarge { what: "meta-variables", limit })?
+            .ok_or(GatewayError::Malformed("headers block"))?;
         let content_length = match meta.iter().next() {
             Some((b"CONTENT_LENGTH", value)) => content_length(value)?,
             _ => return Err(GatewayError::Malformed("CONTENT_LENGTH is not the first meta-variable")),

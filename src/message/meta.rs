@@ -4,15 +4,40 @@
 //! do not differ.
 
 use std::fmt;
-use std::ops::Range;
 
 /// Meta-variables: names and values in the order they came, values as bytes.
 ///
 /// The names are unique: whoever fills it decides what a repeated name means.
 #[derive(Clone, Default)]
 pub struct MetaVariables {
+    /// `name NUL value NUL ...`
     bytes: Vec<u8>,
-    index: Vec<(Range<u32>, Range<u32>)>,
+    index: Vec<Variable>,
+}
+
+/// There are more meta-variables than there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+/// Where one is.
+#[derive(Clone, Copy)]
+struct Variable {
+    /// Names that differ here are not the same.
+    mark: u32,
+    name: u32,
+    /// Where its name ends, and after one byte its value begins.
+    middle: u32,
+    end: u32,
+}
+
+impl Variable {
+    fn name(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.name as usize..self.middle as usize]
+    }
+
+    fn value(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.middle as usize + 1..self.end as usize]
+    }
 }
 
 impl MetaVariables {
@@ -26,22 +51,34 @@ impl MetaVariables {
     /// Returns `None` where the block does not end in NUL, has a name without a value or an empty name, or is longer
     /// than 4 GiB. Repeated names are kept; see [`first_repeated_name`](Self::first_repeated_name).
     pub fn from_block(bytes: Vec<u8>) -> Option<Self> {
-        u32::try_from(bytes.len()).ok()?;
-        let mut index = Vec::with_capacity(32);
-        let mut ends = memchr::memchr_iter(0, &bytes);
-        let mut at = 0;
-        while let Some(middle) = ends.next() {
-            let end = ends.next()?;
-            if middle == at {
-                return None;
+        match Self::from_block_within(bytes, usize::MAX) {
+            Ok(meta) => meta,
+            Err(TooMany) => unreachable!("there is no limit"),
+        }
+    }
+
+    /// The same with at most so many: the index of a block of empty values would take five times the block's memory.
+    pub(crate) fn from_block_within(bytes: Vec<u8>, most: usize) -> Result<Option<Self>, TooMany> {
+        if u32::try_from(bytes.len()).is_err() {
+            return Ok(None);
+        }
+        let mut index: Vec<Variable> = Vec::with_capacity(32);
+        let (mut at, mut middle) = (0, None);
+        let mut verdict = Ok(true);
+        each_nul(&bytes, |end| {
+            match middle.take() {
+                None if end == at => verdict = Ok(false),
+                None => middle = Some(end),
+                Some(_) if index.len() == most => verdict = Err(TooMany),
+                Some(middle) => {
+                    let mark = mark(&bytes[at..middle]);
+                    index.push(Variable { mark, name: at as u32, middle: middle as u32, end: end as u32 });
+                    at = end + 1;
+                }
             }
-            index.push((at as u32..middle as u32, middle as u32 + 1..end as u32));
-            at = end + 1;
-        }
-        if at != bytes.len() {
-            return None;
-        }
-        Some(Self { bytes, index })
+            verdict == Ok(true)
+        });
+        Ok((verdict? && at == bytes.len()).then_some(Self { bytes, index }))
     }
 
     /// Appends a meta-variable.
@@ -49,18 +86,28 @@ impl MetaVariables {
     /// # Panics
     /// If all names and values together pass 4 GiB; callers limit them long before.
     pub fn push(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        let (name, value) = (name.as_ref(), value.as_ref());
         let at = |bytes: &[u8]| u32::try_from(bytes.len()).expect("meta-variables are limited");
         let start = at(&self.bytes);
-        self.bytes.extend_from_slice(name.as_ref());
+        self.bytes.extend_from_slice(name);
         let middle = at(&self.bytes);
-        self.bytes.extend_from_slice(value.as_ref());
+        self.bytes.push(0);
+        self.bytes.extend_from_slice(value);
         let end = at(&self.bytes);
-        self.index.push((start..middle, middle..end));
+        self.bytes.push(0);
+        self.index.push(Variable { mark: mark(name), name: start, middle, end });
     }
 
     /// The value of `name`, if it is set. Names are compared exactly, as RFC 3875 writes them: in capitals.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
+        // Of a name that is known when this is compiled so is its mark.
+        self.find(mark(name.as_bytes()), name)
+    }
+
+    fn find(&self, mark: u32, name: &str) -> Option<&[u8]> {
+        let is_it = |variable: &&Variable| variable.mark == mark && variable.name(&self.bytes) == name.as_bytes();
+        self.index.iter().find(is_it).map(|variable| variable.value(&self.bytes))
     }
 
     /// The value of `name` as text, if it is set and is UTF-8.
@@ -70,8 +117,7 @@ impl MetaVariables {
 
     /// All of them, in the order they came.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let slice = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
-        self.index.iter().map(move |(name, value)| (slice(name), slice(value)))
+        self.index.iter().map(|variable| (variable.name(&self.bytes), variable.value(&self.bytes)))
     }
 
     /// All of them in the form that [`from_block`](Self::from_block) takes. For what came with a request: neither its
@@ -99,15 +145,16 @@ impl MetaVariables {
 
     /// A name that occurs more than once, if there is one.
     pub fn first_repeated_name(&self) -> Option<&[u8]> {
-        // Where each name has a place of its own, as in most requests, nothing has to be sorted.
+        // Where each name has one of 2048 places of its own, as in most requests, nothing has to be sorted.
         let mut taken = [0_u64; 32];
-        let is_taken = |name: &[u8]| {
-            let (word, bit) = place(name);
+        let is_taken = |variable: &Variable| {
+            let place = variable.mark >> 21;
+            let (word, bit) = ((place / 64) as usize, 1 << (place % 64));
             let before = taken[word];
             taken[word] |= bit;
             before & bit != 0
         };
-        if !self.iter().map(|(name, _)| name).any(is_taken) {
+        if !self.index.iter().any(is_taken) {
             return None;
         }
         let mut names: Vec<&[u8]> = self.iter().map(|(name, _)| name).collect();
@@ -117,19 +164,44 @@ impl MetaVariables {
 
     /// Removes every meta-variable of this name.
     pub(crate) fn remove(&mut self, name: &str) {
-        let bytes = &self.bytes;
-        self.index.retain(|(n, _)| &bytes[n.start as usize..n.end as usize] != name.as_bytes());
+        let (bytes, mark) = (&self.bytes, mark(name.as_bytes()));
+        self.index.retain(|variable| variable.mark != mark || variable.name(bytes) != name.as_bytes());
     }
 }
 
-/// One of 2048 places, by the length and the end of a name, which is where names differ.
-fn place(name: &[u8]) -> (usize, u64) {
+/// By the length and the end of a name, which is where names differ.
+#[inline]
+fn mark(name: &[u8]) -> u32 {
     let end = match name.last_chunk::<8>() {
         Some(end) => u64::from_le_bytes(*end),
         None => name.iter().fold(0, |end, &byte| end << 8 | u64::from(byte)),
     };
-    let place = (end ^ (name.len() as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53;
-    ((place / 64) as usize, 1 << (place % 64))
+    ((end ^ (name.len() as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// Tells where the NULs are, until that is of no interest: eight bytes at a time, since names and values are too short for
+/// anything that must be prepared.
+fn each_nul(bytes: &[u8], mut found: impl FnMut(usize) -> bool) {
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // The upper bit of each byte that is zero, and no other.
+        let mut zeros = !(((word & LOW) + LOW) | word | LOW);
+        while zeros != 0 {
+            if !found(at + (zeros.trailing_zeros() / 8) as usize) {
+                return;
+            }
+            zeros &= zeros - 1;
+        }
+        at += 8;
+    }
+    for (i, _) in rest.iter().enumerate().filter(|&(_, &byte)| byte == 0) {
+        if !found(at + i) {
+            return;
+        }
+    }
 }
 
 /// Names only: values may be secrets.
@@ -159,6 +231,34 @@ mod tests {
     fn a_broken_block_is_refused() {
         for block in [&b"A"[..], b"A\0", b"A\0b", b"\0b\0", b"A\0b\0C\0"] {
             assert!(MetaVariables::from_block(block.to_vec()).is_none(), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn every_nul_is_found_and_no_other_byte() {
+        let nuls = |bytes: &[u8]| {
+            let mut all = Vec::new();
+            each_nul(bytes, |at| {
+                all.push(at);
+                true
+            });
+            all
+        };
+        for length in 0..40 {
+            for byte in [1, 0x7f, 0x80, 0xff] {
+                for at in 0..length {
+                    let mut bytes = vec![byte; length];
+                    bytes[at] = 0;
+                    assert_eq!(nuls(&bytes), [at]);
+                    bytes[length - 1] = 0;
+                    assert_eq!(nuls(&bytes).last(), Some(&(length - 1)));
+                    assert_eq!(nuls(&bytes).len(), if at == length - 1 { 1 } else { 2 });
+                }
+            }
+            assert_eq!(nuls(&vec![0; length]), (0..length).collect::<Vec<_>>());
+            let mut first = None;
+            each_nul(&vec![0; length], |at| first.replace(at).is_some());
+            assert_eq!(first, (length > 0).then_some(0));
         }
     }
 

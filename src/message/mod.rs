@@ -21,6 +21,7 @@ pub(crate) use deadline::{Clock, Deadline};
 pub use error::MessageError;
 pub use form::{Form, FormLimits};
 pub use meta::MetaVariables;
+pub(crate) use meta::TooMany;
 pub use request::Request;
 pub(crate) use request::RequestParts;
 pub use response::Response;

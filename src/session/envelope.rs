@@ -3,6 +3,7 @@
 //! By hand, as nearly every request reads one: values stay where they are, and a large one is written from there. What is
 //! read here has passed a length cap and a checksum already, see `store/directory/slot.rs`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
@@ -25,12 +26,27 @@ const LARGE: usize = 2048;
 const PIECES: usize = 100;
 
 /// An encoded record, in pieces to be put one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Encoding {
     /// All but the large values.
     bytes: Vec<u8>,
     /// Large values, and before which of the bytes each one stands.
     large: Vec<(usize, Encoded)>,
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What outgrew this is given back.
+const SPARE_SIZE: usize = 64 * 1024;
+
+impl Drop for Encoding {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= SPARE_SIZE {
+            SPARE.set(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 impl Encoding {
@@ -39,9 +55,11 @@ impl Encoding {
         let values = || record.values.iter().chain(&record.flash);
         let length = |bytes: usize| if bytes < LARGE { bytes } else { 0 };
         let about: usize = values().map(|(key, value)| key.len() + length(value.as_bytes().len()) + 18).sum();
-        let mut encoding =
-            Self { bytes: Vec::with_capacity(room + about + 160 + 34 * record.tokens.len()), large: Vec::new() };
-        encoding.bytes.resize(room, 0);
+        let mut bytes = SPARE.take();
+        bytes.clear();
+        bytes.reserve(room + about + 160 + 34 * record.tokens.len());
+        bytes.resize(room, 0);
+        let mut encoding = Self { bytes, large: Vec::new() };
         encoding.record(record);
         encoding
     }

@@ -19,7 +19,9 @@ fn app(request: Request, session: &mut Session) -> Result<Response> {
         "/read" => session.get::<u64>("visits")?.unwrap_or(0),
         _ => count(session)?,
     };
-    Ok(Response::text(format!("visits: {visits:<10} {:-<79}\n", "")))
+    Ok(Response::text(format!(
+        "visits: {visits:<10} -------------------------------------------------------------------------------\n"
+    )))
 }
 
 fn count(session: &mut Session) -> Result<u64> {

@@ -1,7 +1,7 @@
 //! The loop of a worker: listeners, parked connections, signals.
 //!
 //! While connections come one after the other, each costs no system call but accept and what serving it needs: the
-//! listeners are tried first, and only when none has a connection does epoll wait.
+//! listener is tried first, and only when it has no connection does epoll wait. Else epoll is asked first.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -36,6 +36,9 @@ const MAX_LOOK: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(200);
 /// How long a worker waits in place for the first request on a Unix socket's connection: to park it costs more.
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// After so many connections in a row that were there already, the next one is taken to be there, too. Where it is not, accept has made
+/// a socket in vain, which costs as much as ten questions.
+const SURE: u32 = 8;
 /// How often a worker that leaves looks whether slow clients are still to be heard of.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long a worker stays away from the listeners when the system is out of descriptors or memory.
@@ -114,15 +117,18 @@ impl<'a> Attendant<'a> {
     /// Serves until the worker is told to leave; then what has been sent already is answered, within
     /// `graceful_timeout`.
     pub(super) fn serve(&mut self, graceful_timeout: Duration) {
+        // How many connections were there already, one after the other.
+        let mut in_a_row = 0;
         while !asked_to_leave() {
-            let served = self.round();
+            let is_sure = in_a_row >= SURE && self.listeners.len() == 1;
+            let served = if is_sure { self.round() } else { self.wait(Some(Duration::ZERO)) };
+            in_a_row = if served { in_a_row.saturating_add(1) } else { 0 };
             if asked_to_leave() {
                 break;
             }
-            // As long as connections come and none is parked, there is nothing to ask the kernel for.
             if !served {
                 self.wait(None);
-            } else if !self.parking.is_empty() {
+            } else if is_sure && !self.parking.is_empty() {
                 self.wait(Some(Duration::ZERO));
             }
         }

@@ -78,33 +78,51 @@ impl Image<'_> {
 struct Buffer(Arc<[u8]>);
 
 thread_local! {
-    static KEPT: Cell<Option<Arc<[u8]>>> = const { Cell::new(None) };
+    /// Two, since a request may look for a second time while it still has what it saw.
+    static KEPT: Cell<[Option<Arc<[u8]>>; 2]> = const { Cell::new([None, None]) };
 }
 
 impl Buffer {
     fn new() -> Self {
-        Self(KEPT.take().unwrap_or_else(|| vec![0; 2 * MIN_CAPACITY].into()))
+        let mut kept = KEPT.take();
+        // A record that is still in use has its values in there.
+        let is_free = |buffer: &mut Option<Arc<[u8]>>| buffer.as_mut().is_some_and(|it| Arc::get_mut(it).is_some());
+        let free = kept.iter_mut().position(is_free);
+        let buffer = free.and_then(|free| kept[free].take());
+        KEPT.set(kept);
+        Self(buffer.unwrap_or_else(|| vec![0; 2 * MIN_CAPACITY].into()))
     }
 
     fn bytes(&mut self, length: usize) -> &mut [u8] {
-        // A record that is still in use may have its values in there.
-        if self.0.len() < length || Arc::get_mut(&mut self.0).is_none() {
-            self.0 = vec![0; length.max(2 * MIN_CAPACITY)].into();
+        if self.0.len() < length {
+            self.0 = vec![0; length].into();
         }
-        &mut Arc::get_mut(&mut self.0).expect("nobody else has it")[..length]
+        &mut Arc::get_mut(&mut self.0).expect("nobody else has it yet")[..length]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.0.len() <= KEPT_SIZE {
-            KEPT.set(Some(Arc::clone(&self.0)));
+            let mut kept = KEPT.take();
+            let place = usize::from(kept[0].is_some());
+            kept[place] = Some(Arc::clone(&self.0));
+            KEPT.set(kept);
         }
     }
 }
 
+/// Whose memory a record is to be in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// That of the buffer, which has more room than it takes: for as long as a request.
+    Shared,
+    /// Its own: for somebody who may collect many.
+    Own,
+}
+
 /// Looks at a session without taking its lock.
-pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError> {
+pub(super) fn load(place: &Place, id: &Id, memory: Memory) -> Result<Option<Stored>, StoreError> {
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(None) };
     let (mut buffer, mut before) = (Buffer::new(), None::<Vec<u8>>);
     // Saves of one session that take turns can each spoil a look, but not for long: between them the file rests.
@@ -113,7 +131,7 @@ pub(super) fn load(place: &Place, id: &Id) -> Result<Option<Stored>, StoreError>
         let settled = before.as_deref() == Some(image.bytes());
         match image.look {
             Look::Current { header, payload, certain, .. } if certain || settled => {
-                return match judge(header, payload, &image) {
+                return match judge(header, payload, &image, memory) {
                     Judged::Good(record) => Ok(Some(Stored { record, version: Version(header.sequence) })),
                     Judged::Over => Ok(None),
                     Judged::Undecodable => look_locked(place, id, &file),
@@ -150,7 +168,7 @@ pub(super) fn look(place: &Place, id: &Id, file: &File) -> Result<Found, StoreEr
         Look::Current { side, header, payload, growing, .. } => {
             let capacity = image.capacity;
             let at = At { sequence: header.sequence, mark: header.mark, side, capacity, growing };
-            match judge(header, payload, &image) {
+            match judge(header, payload, &image, Memory::Shared) {
                 Judged::Good(record) => Ok(Found::Session(at, record)),
                 Judged::Over => {
                     Ok(Found::Over(at, over_from(image.modified, header.idle, header.ends).unwrap_or(Millis::MAX)))
@@ -176,14 +194,13 @@ enum Judged {
     Undecodable,
 }
 
-fn judge(header: Header, payload: &[u8], image: &Image<'_>) -> Judged {
+fn judge(header: Header, payload: &[u8], image: &Image<'_>, memory: Memory) -> Judged {
     if header.tombstone || image.links == 0 || is_over(now(), image.modified, header.idle, header.ends) {
         return Judged::Over;
     }
-    let decoded = if payload.len() < LARGE {
-        Record::decode(payload)
-    } else {
-        Record::decode_part(image.buffer, image.payload_at..image.payload_at + payload.len())
+    let decoded = match memory {
+        Memory::Shared => Record::decode_part(image.buffer, image.payload_at..image.payload_at + payload.len()),
+        Memory::Own => Record::decode(payload),
     };
     match decoded {
         Ok(mut record) => {

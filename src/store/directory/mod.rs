@@ -23,6 +23,7 @@ use std::time::Duration;
 use self::file::Locked;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::hostile::check_session_file;
+use self::look::Memory;
 use self::place::Place;
 use crate::session::{Guard, Id, Record, Store, StoreError, Stored, Swept, Version};
 
@@ -85,7 +86,7 @@ impl DirectoryStore {
 
 impl Store for DirectoryStore {
     fn load(&self, id: &Id) -> Result<Option<Stored>, StoreError> {
-        look::load(self.place()?, id)
+        look::load(self.place()?, id, Memory::Shared)
     }
 
     fn create(&self, id: &Id, record: &Record) -> Result<Version, StoreError> {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flo
 use rustix::io::{Errno, retry_on_intr};
 
 use super::calls::{self, modification_time};
-use super::look::{self, Found};
+use super::look::{self, Found, Memory};
 use super::place::{Place, check_file, io_error};
 use super::position;
 use super::slot::{self, Glance, HEADER};
@@ -206,7 +206,7 @@ pub(super) fn sessions(
         Err(error) => Some(Err(error)),
         Ok(entry) => {
             let id = Id::parse(entry.name.to_str().ok()?)?;
-            look::load(&place, &id).transpose().map(|stored| Ok((id, stored?)))
+            look::load(&place, &id, Memory::Own).transpose().map(|stored| Ok((id, stored?)))
         }
     }))
 }
