@@ -23,7 +23,7 @@ pub use codec::CodecError;
 pub(crate) use codec::Encoded;
 pub use cookie::CookiePolicy;
 pub(crate) use envelope::Encoding;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use envelope::oracle;
 pub use error::SessionError;
 pub use expiry::Expiry;

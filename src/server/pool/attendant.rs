@@ -39,6 +39,11 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// After so many connections in a row that were there already, the next one is taken to be there, too. Where it is not, accept has made
 /// a socket in vain, which costs as much as ten questions.
 const SURE: u32 = 8;
+/// So much time a worker may give away for each connection that it serves, so that others who want the processor for long
+/// cost a connection no more than that.
+const GIFT: Duration = Duration::from_micros(100);
+/// Saved up to so much.
+const GIFTS: Duration = Duration::from_millis(5);
 /// How often a worker that leaves looks whether slow clients are still to be heard of.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long a worker stays away from the listeners when the system is out of descriptors or memory.
@@ -72,6 +77,8 @@ pub(super) struct Attendant<'a> {
     wishes_to_leave: bool,
     /// It had nothing to do before the connection that comes next.
     was_idle: bool,
+    /// How much time it may give away.
+    gift: Duration,
 }
 
 impl<'a> Attendant<'a> {
@@ -111,6 +118,7 @@ impl<'a> Attendant<'a> {
             exhaustion_logged: false,
             wishes_to_leave: false,
             was_idle: true,
+            gift: Duration::ZERO,
         })
     }
 
@@ -126,13 +134,30 @@ impl<'a> Attendant<'a> {
             if asked_to_leave() {
                 break;
             }
+            if served {
+                self.gift = GIFTS.min(self.gift + GIFT);
+            }
             if !served {
-                self.wait(None);
+                if !self.give_way() || !self.wait(Some(Duration::ZERO)) {
+                    self.wait(None);
+                }
             } else if is_sure && !self.parking.is_empty() {
                 self.wait(Some(Duration::ZERO));
             }
         }
         self.drain(graceful_timeout);
+    }
+
+    /// Lets somebody else have this processor, if he wants it: often that is the front server or a client, who connects in a moment, and
+    /// to go on then costs much less than to fall asleep and be woken. False where there is no time left for that.
+    fn give_way(&mut self) -> bool {
+        if self.gift.is_zero() {
+            return false;
+        }
+        let before = Instant::now();
+        std::thread::yield_now();
+        self.gift = self.gift.saturating_sub(before.elapsed());
+        true
     }
 
     /// Wakes the master up.

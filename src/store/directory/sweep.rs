@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, flock};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::calls::{self, modification_time};
@@ -16,13 +16,15 @@ use super::look::{self, Found, Memory};
 use super::place::{Place, check_file, io_error};
 use super::position;
 use super::slot::{self, Glance, HEADER};
-use crate::session::{Id, Millis, StoreError, Stored, Swept, is_over, now};
+use crate::session::{Id, Millis, StoreError, Stored, Swept, is_over, now, over_from};
 use crate::sys::lock;
 use crate::sys::log::log;
 
 /// A file in which no record was ever completed is a left-over after this long; damaged ones are kept for a week.
 const LEFT_OVER: Duration = Duration::from_secs(60);
 const DAMAGED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// For how long at most a sweep relies on what an earlier one has noted on a file.
+const NOTED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Deletes what was last used at least `age` ago; without an age, what is over by its own timeouts.
 pub(super) fn whole(place: &Place, age: Option<Duration>) -> Result<Swept, StoreError> {
@@ -98,6 +100,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
         Err(error) => return Err(io_error("inspect session file", &place.file_path(id), error)),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Ok(Outcome::Kept),
         Ok(stat) if !due(modification_time(&stat)) => return Ok(Outcome::Kept),
+        Ok(stat) if age.is_none() && is_noted_alive(&stat) => return Ok(Outcome::Kept),
         Ok(_) => {}
     }
     let Some(file) = place.open_file(id, OFlags::RDONLY)? else { return Ok(Outcome::Vanished) };
@@ -106,7 +109,12 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
     // that there is, and whoever waited for a lock that it holds would wait with that priority.
     let first = stat(&file)?;
     let promising = match glance(place, id, &file, &first)? {
-        Seems::Alive => age.is_some(),
+        Seems::Alive { until } => {
+            if age.is_none() {
+                note_alive(&file, &first, until);
+            }
+            age.is_some()
+        }
         // In the making.
         Seems::Blank => since(modification_time(&first)) >= LEFT_OVER,
         Seems::Otherwise => true,
@@ -145,8 +153,8 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
 
 /// What a file says of itself when its headers are read without a lock: a guess, to save the lock and the rest.
 enum Seems {
-    /// Whichever slot is current, the session is not over.
-    Alive,
+    /// Whichever slot is current, the session is not over, and will not be before then.
+    Alive { until: Millis },
     /// Nothing was completed in it.
     Blank,
     /// Over, deleted, damaged, half written, or of another time: only a look can tell.
@@ -159,7 +167,7 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
         return Ok(Seems::Blank);
     }
     let Some(capacity) = slot::capacity_of(stat.st_size.cast_unsigned()) else { return Ok(Seems::Otherwise) };
-    let (modified, mut blanks) = (modification_time(stat), 0);
+    let (modified, mut blanks, mut until) = (modification_time(stat), 0, Millis::MAX);
     for at in [0, capacity as u64] {
         let mut header = [0; HEADER];
         if file.read_exact_at(&mut header, at).is_err() {
@@ -168,11 +176,39 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
         }
         match slot::glance(id, &header) {
             Glance::Blank => blanks += 1,
-            Glance::Header(header) if !header.tombstone && !is_over(now(), modified, header.idle, header.ends) => {}
+            Glance::Header(header) if !header.tombstone && !is_over(now(), modified, header.idle, header.ends) => {
+                until = until.min(over_from(modified, header.idle, header.ends).unwrap_or(Millis::MAX));
+            }
             Glance::Header(_) | Glance::Odd => return Ok(Seems::Otherwise),
         }
     }
-    Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive })
+    Ok(if blanks == 2 { Seems::Blank } else { Seems::Alive { until } })
+}
+
+/// Notes on the file until when its session is not over, so that the next sweep need not open it: as its access time, which
+/// nobody else has a use for. Whoever changes that makes the sweep look again.
+fn note_alive(file: &File, stat: &Stat, until: Millis) {
+    let until = until.min(now().saturating_add(NOTED.as_millis() as Millis)) / 1000;
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: until.cast_signed(), tv_nsec: tag(stat) },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    let _ = retry_on_intr(|| rustix::fs::futimens(file, &times));
+}
+
+/// Whether a sweep has noted that the session is not over before some time that is still to come.
+fn is_noted_alive(stat: &Stat) -> bool {
+    let until = u64::try_from(stat.st_atime).unwrap_or(0).saturating_mul(1000);
+    let now = now();
+    // A year: of a clock that was wrong nothing stays for ever.
+    let is_near = (now..now + 12 * NOTED.as_millis() as Millis).contains(&until);
+    is_near && stat.st_atime_nsec == tag(stat).cast_unsigned()
+}
+
+/// What makes a note that of one modification time: whoever saves or touches the session, or sets its time, makes it void.
+fn tag(stat: &Stat) -> i64 {
+    let time = stat.st_mtime.cast_unsigned().wrapping_mul(1_000_000_007) ^ stat.st_mtime_nsec;
+    (time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).cast_signed() % 1_000_000_000
 }
 
 /// What was set aside is kept for a week. Nothing else is removed by that name, and nothing keeps the sweep from the rest.

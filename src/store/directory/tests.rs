@@ -11,6 +11,7 @@ use super::*;
 use crate::session::{Encoded, Expiry, Saved, Version, now};
 use crate::sys::lock;
 
+mod notes;
 mod verdicts;
 
 const WAIT: Duration = Duration::from_secs(20);
