@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         let mut record = Record::blank();
         let mut seen = 0_u32;
         for _ in 0..self.head(MAP)? {
-            let &[name @ b'a'..=b'z'] = self.text()?.as_bytes() else { return Err(CodecError::new("unknown field")) };
+            let name = self.name()?;
             let bit = 1 << (name - b'a');
             if seen & bit != 0 {
                 return Err(CodecError::new("repeated field"));
@@ -261,6 +261,17 @@ impl<'a> Reader<'a> {
             };
         }
         Ok(map)
+    }
+
+    /// The name of a field, which is one letter.
+    fn name(&mut self) -> Result<u8, CodecError> {
+        let &[head, name] = self.bytes[self.at..].first_chunk().ok_or_else(short)?;
+        self.at += 2;
+        if head == TEXT << 5 | 1 && name.is_ascii_lowercase() {
+            Ok(name)
+        } else {
+            Err(CodecError::new("unknown field"))
+        }
     }
 
     /// The head of an item that must be of this type. Lengths are definite, as they are written.

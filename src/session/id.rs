@@ -1,5 +1,6 @@
 //! Session IDs.
 
+use std::ffi::CStr;
 use std::fmt;
 
 use rand::TryRng as _;
@@ -46,7 +47,7 @@ impl Id {
     /// The text form, for a cookie or a file name.
     pub fn to_text(&self) -> IdText {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; Self::TEXT_LENGTH];
+        let mut text = [0; Self::TEXT_LENGTH + 1];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
@@ -62,13 +63,20 @@ impl Id {
 
 /// The text form of an [`Id`], without an allocation. It dereferences to `str`.
 #[derive(Clone, Copy)]
-pub struct IdText([u8; Id::TEXT_LENGTH]);
+pub struct IdText([u8; Id::TEXT_LENGTH + 1]);
+
+impl IdText {
+    /// The same with the NUL that ends a file name.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).expect("hexadecimal digits and a NUL")
+    }
+}
 
 impl std::ops::Deref for IdText {
     type Target = str;
 
     fn deref(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("hexadecimal digits")
+        std::str::from_utf8(&self.0[..Id::TEXT_LENGTH]).expect("hexadecimal digits")
     }
 }
 
@@ -97,6 +105,7 @@ mod tests {
     fn text_and_back() {
         let id = Id::generate().unwrap();
         assert_eq!(Id::parse(&id.to_text()), Some(id));
+        assert_eq!(id.to_text().as_c_str().to_str(), Ok(&*id.to_text()));
         assert_eq!(
             &*Id::parse("00112233445566778899aabbccddeeff").unwrap().to_text(),
             "00112233445566778899aabbccddeeff"

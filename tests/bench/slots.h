@@ -79,9 +79,11 @@ static long slots_count(const char *id) {
 /* The number of visits, without the lock; 0 where there is no session, -1 where something is wrong. */
 static long slots_read(const char *id) {
     struct slot s[2];
+    struct stat st;
     int now = -1, fd = openat(slots_dir, id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) return errno == ENOENT ? 0 : -1;
-    if (pread(fd, s, sizeof s, 0) == (ssize_t)sizeof s) now = slots_current(s);
+    if (!fstat(fd, &st) && st.st_nlink == 1 && st.st_size == sizeof s && pread(fd, s, sizeof s, 0) == (ssize_t)sizeof s)
+        now = slots_current(s);
     close(fd);
     return now < 0 ? -1 : (long)s[now].visits;
 }

@@ -41,7 +41,7 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 const SURE: u32 = 8;
 /// So much time a worker may give away for each connection that it serves, so that others who want the processor for long
 /// cost a connection no more than that.
-const GIFT: Duration = Duration::from_micros(100);
+const GIFT: Duration = Duration::from_micros(250);
 /// Saved up to so much.
 const GIFTS: Duration = Duration::from_millis(5);
 /// How often a worker that leaves looks whether slow clients are still to be heard of.

@@ -86,7 +86,16 @@ impl Place {
     pub(super) fn open_file(&self, id: &Id, access: OFlags) -> Result<Option<File>, StoreError> {
         // NOFOLLOW against planted links, NONBLOCK against planted FIFOs.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match retry_on_intr(|| rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::empty())) {
+        let name = id.to_text();
+        let open =
+            |flags| retry_on_intr(|| rustix::fs::openat(&self.descriptor, name.as_c_str(), flags, Mode::empty()));
+        // NOATIME: a read that follows a write would write an access time. Only the owner may do that; who is not is refused
+        // in a moment, for a better reason.
+        let opened = match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
+            other => other,
+        };
+        match opened {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::LOOP | Errno::ISDIR | Errno::NXIO)) => {
@@ -99,7 +108,7 @@ impl Place {
     /// Creates the file of a session, which must not exist.
     pub(super) fn create_file(&self, id: &Id) -> Result<File, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let open = || rustix::fs::openat(&self.descriptor, &*id.to_text(), flags, Mode::RUSR | Mode::WUSR);
+        let open = || rustix::fs::openat(&self.descriptor, id.to_text().as_c_str(), flags, Mode::RUSR | Mode::WUSR);
         match retry_on_intr(open) {
             Ok(descriptor) => Ok(File::from(descriptor)),
             Err(Errno::EXIST) => Err(StoreError::Exists),
@@ -108,7 +117,7 @@ impl Place {
     }
 
     pub(super) fn unlink(&self, id: &Id) -> Result<(), StoreError> {
-        match retry_on_intr(|| rustix::fs::unlinkat(&self.descriptor, &*id.to_text(), AtFlags::empty())) {
+        match retry_on_intr(|| rustix::fs::unlinkat(&self.descriptor, id.to_text().as_c_str(), AtFlags::empty())) {
             // Somebody else was first; what counts is that it is gone.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io_error("delete session file", &self.file_path(id), error)),

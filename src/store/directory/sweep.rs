@@ -95,7 +95,7 @@ fn sweep_one(place: &Place, id: &Id, age: Option<Duration>) -> Result<Outcome, S
     let since = |time: Millis| Duration::from_millis(now().saturating_sub(time));
     // Most files are told by their time alone, without being opened.
     let due = |modified: Millis| since(modified) >= age.unwrap_or(Duration::ZERO);
-    match place.stat_name(&*id.to_text()) {
+    match place.stat_name(id.to_text().as_c_str()) {
         Err(Errno::NOENT) => return Ok(Outcome::Vanished),
         Err(error) => return Err(io_error("inspect session file", &place.file_path(id), error)),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Ok(Outcome::Kept),
