@@ -68,6 +68,8 @@ impl Ground {
         let store = DirectoryStore::at(directory.join("sessions"));
         let good = Id::generate().expect("an ID");
         store.create(&good, &record(&good, 1, 100)).expect("create");
+        // A sweep leaves a note on it, once.
+        store.delete_old_sessions(None).expect("sweep");
         fs::write(directory.join("target"), "precious").expect("write");
         fs::set_permissions(directory.join("target"), Permissions::from_mode(0o600)).expect("chmod");
         Self { directory, store, good }

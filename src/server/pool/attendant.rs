@@ -136,13 +136,15 @@ impl<'a> Attendant<'a> {
             }
             if served {
                 self.gift = GIFTS.min(self.gift + GIFT);
-            }
-            if !served {
-                if !self.give_way() || !self.wait(Some(Duration::ZERO)) {
-                    self.wait(None);
+                if is_sure && !self.parking.is_empty() {
+                    self.wait(Some(Duration::ZERO));
                 }
-            } else if is_sure && !self.parking.is_empty() {
-                self.wait(Some(Duration::ZERO));
+                continue;
+            }
+            let came = self.give_way() && self.wait(Some(Duration::ZERO));
+            // That wait may have taken from the pipe what was to wake us.
+            if !came && !asked_to_leave() {
+                self.wait(None);
             }
         }
         self.drain(graceful_timeout);
