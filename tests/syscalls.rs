@@ -10,7 +10,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-use support::process::{Proc, children, demo};
+use support::client;
+use support::process::{self, Proc, Signal, children, demo};
 use support::strace::Strace;
 use support::visit::{Door, Visitor};
 use support::{TestDir, eventually};
@@ -21,7 +22,7 @@ struct Traced {
     trace: std::path::PathBuf,
     /// Dropped in this order: strace lets go before the worker ends.
     _strace: Strace,
-    _pool: Proc,
+    pool: Proc,
     directory: TestDir,
 }
 
@@ -49,7 +50,7 @@ impl Traced {
         let trace = directory.join("trace");
         let worker = children(pool.pid())[0];
         let strace = Strace::attach(worker, &["-f", "-y"], &trace);
-        Self { door, trace, _strace: strace, _pool: pool, directory }
+        Self { door, trace, _strace: strace, pool, directory }
     }
 
     /// What is traced, once as many calls of `last` as that have come.
@@ -113,9 +114,11 @@ fn assert_at_most(calls: &[Call], allowed: &[(&[&str], usize)]) {
 }
 
 const SCGI: &[(&[&str], usize)] = &[
-    (&["epoll_wait", "epoll_pwait", "epoll_pwait2"], 1),
+    // A look whether the next visitor is there already; where not, others have the processor before the worker sleeps.
+    (&["epoll_wait", "epoll_pwait", "epoll_pwait2"], 2),
+    (&["sched_yield"], 1),
     (&["accept4", "accept"], 1),
-    // A look whether the next visitor is there already, before the wait.
+    // After some who were there already.
     (&["accept4: nobody there"], 1),
     (&["read", "recvfrom", "recv"], 1),
     (&["write", "sendto", "writev", "sendmsg"], 1),
@@ -126,13 +129,38 @@ const SCGI: &[(&[&str], usize)] = &[
 
 #[test]
 #[ignore = "needs strace: run tests/run"]
-fn a_request_over_scgi_that_does_not_touch_the_session_costs_four_calls_and_a_wait() {
+fn a_request_over_scgi_that_does_not_touch_the_session_costs_four_calls_and_what_it_is_waited_for_with() {
     let traced = Traced::new("scgi");
     let mut visitor = Visitor::new(&traced.door);
     for _ in 0..REQUESTS {
         visitor.get("/hello").ok();
     }
     assert_at_most(&traced.calls("close", REQUESTS), SCGI);
+}
+
+/// Where visitors wait for the worker, and not it for them, a request is accept, read, write and close.
+#[test]
+#[ignore = "needs strace: run tests/run"]
+fn a_request_that_waits_already_costs_four_calls() {
+    const WAITING: usize = 60;
+    let traced = Traced::new("scgi");
+    let Door::Scgi(address) = &traced.door else { unreachable!("asked for") };
+    let worker = children(traced.pool.pid())[0];
+    process::send(worker, Signal::STOP);
+    let request = client::scgi_request("GET", "/hello", b"");
+    let waiting: Vec<_> = (0..WAITING).map(|_| client::send(address, &request).expect("send")).collect();
+    process::send(worker, Signal::CONT);
+    for connection in waiting {
+        assert!(client::read(connection).expect("an answer").starts_with("Status: 200"));
+    }
+    let calls = traced.calls("close", WAITING);
+    let counts = counts(&calls);
+    for name in ["accept4", "recvfrom", "sendto", "close"] {
+        assert_eq!(counts[name], WAITING, "{calls:#?}");
+    }
+    // After some of them it does not ask any more whether there is one.
+    let others = calls.len() - 4 * WAITING;
+    assert!(others <= 16, "{others} other calls: {calls:#?}");
 }
 
 #[test]

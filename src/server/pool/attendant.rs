@@ -129,37 +129,32 @@ impl<'a> Attendant<'a> {
         let mut in_a_row = 0;
         while !asked_to_leave() {
             let is_sure = in_a_row >= SURE && self.listeners.len() == 1;
-            let served = if is_sure { self.round() } else { self.wait(Some(Duration::ZERO)) };
+            let mut served = if is_sure { self.round() } else { self.wait(Some(Duration::ZERO)) };
             in_a_row = if served { in_a_row.saturating_add(1) } else { 0 };
             if asked_to_leave() {
                 break;
             }
+            if !served {
+                self.give_way();
+                served = self.wait(None);
+            } else if is_sure && !self.parking.is_empty() {
+                self.wait(Some(Duration::ZERO));
+            }
             if served {
                 self.gift = GIFTS.min(self.gift + GIFT);
-                if is_sure && !self.parking.is_empty() {
-                    self.wait(Some(Duration::ZERO));
-                }
-                continue;
-            }
-            let came = self.give_way() && self.wait(Some(Duration::ZERO));
-            // That wait may have taken from the pipe what was to wake us.
-            if !came && !asked_to_leave() {
-                self.wait(None);
             }
         }
         self.drain(graceful_timeout);
     }
 
     /// Lets somebody else have this processor, if he wants it: often that is the front server or a client, who connects in a moment, and
-    /// to go on then costs much less than to fall asleep and be woken. False where there is no time left for that.
-    fn give_way(&mut self) -> bool {
-        if self.gift.is_zero() {
-            return false;
+    /// to go on then costs much less than to fall asleep and be woken.
+    fn give_way(&mut self) {
+        if !self.gift.is_zero() {
+            let before = Instant::now();
+            std::thread::yield_now();
+            self.gift = self.gift.saturating_sub(before.elapsed());
         }
-        let before = Instant::now();
-        std::thread::yield_now();
-        self.gift = self.gift.saturating_sub(before.elapsed());
-        true
     }
 
     /// Wakes the master up.
