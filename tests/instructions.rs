@@ -24,6 +24,8 @@ const TOLERANCE: f64 = 0.03;
 /// Requests that are counted, and those before them, which find everything for the first time.
 const COUNTED: u64 = 200;
 const FIRST: u64 = 20;
+/// HTTP connections that are kept.
+const KEPT: u64 = 4;
 
 const WORK: [&str; 3] = ["/hello", "/read", "/counter"];
 
@@ -108,7 +110,7 @@ fn http(path: &str, cookie: &str, connection: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Asks so often, by one connection each, or by one that is kept.
+/// Asks so often, by one connection each, or by some that are kept.
 fn ask(address: &str, is_scgi: bool, path: &str, cookie: &str, times: u64) -> String {
     let mut answer = String::new();
     if is_scgi {
@@ -118,18 +120,24 @@ fn ask(address: &str, is_scgi: bool, path: &str, cookie: &str, times: u64) -> St
         }
         return answer;
     }
-    let mut kept = connect(address).expect("connect");
-    for _ in 0..times {
-        kept.write_all(&http(path, cookie, "keep-alive")).expect("send");
-        answer.clear();
+    // Some at a time, so that the worker, slow as it is now, never has to wait: how often it did would be in the count.
+    let mut kept: Vec<_> = (0..KEPT).map(|_| connect(address).expect("connect")).collect();
+    for n in 0..times + KEPT {
+        let connection = &mut kept[(n % KEPT) as usize];
         // All responses end with the same line.
         let mut piece = [0; 4096];
-        while !answer.ends_with("-\n") {
-            let n = kept.read(&mut piece).expect("an answer");
-            assert!(n > 0, "{answer}");
-            answer.push_str(std::str::from_utf8(&piece[..n]).expect("text"));
+        if n >= KEPT {
+            answer.clear();
+            while !answer.ends_with("-\n") {
+                let n = connection.read(&mut piece).expect("an answer");
+                assert!(n > 0, "{answer}");
+                answer.push_str(std::str::from_utf8(&piece[..n]).expect("text"));
+            }
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         }
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        if n < times {
+            connection.write_all(&http(path, cookie, "keep-alive")).expect("send");
+        }
     }
     answer
 }

@@ -144,6 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn another_crate_writes_the_same_values() {
+        fn same<T: Serialize + ?Sized>(value: &T) {
+            let mut other = Vec::new();
+            ciborium::into_writer(value, &mut other).unwrap();
+            assert_eq!(encode(value).unwrap(), other);
+        }
+        for number in [0_i64, 23, 24, 255, 256, 65_535, 65_536, i64::MAX, -1, -24, -25, i64::MIN] {
+            same(&number);
+        }
+        same("text ✓");
+        same(&(true, None::<u8>, Some(1.5), 0.1, f64::INFINITY, 'x', ()));
+        same(&vec!["a"; 30]);
+        same(&std::collections::BTreeMap::from([("one", vec![1_u8]), ("two", vec![])]));
+    }
+
+    #[test]
     fn equal_values_have_equal_bytes() {
         assert_eq!(Encoded::new(&1_u8).unwrap(), Encoded::new(&1_i64).unwrap());
         assert_eq!(Encoded::add(None, 5).unwrap(), Encoded::new(&5_u32).unwrap());

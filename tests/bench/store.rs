@@ -4,12 +4,14 @@
 //! store_loop gen DIR N BYTES IDFILE       creates N sessions of so many bytes
 //! store_loop DIR IDFILE N MODE            N times: rw = lock, load, save; ro = load without a lock
 //! store_loop sweep DIR [IDLE_SECS]        one sweep that finds nothing to do
+//! store_loop wake DIR IDFILE N            N times: from the end of a lock to its waiter, in another process, having it
 //! ```
 //!
 //! The record that is saved is another one each time, so that nothing can be kept from the time before. Prints
 //! `{"ops":..,"secs":..,"rate":..}`.
 
-use std::process::ExitCode;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
@@ -25,8 +27,10 @@ fn main() -> ExitCode {
         ["gen", directory, count, bytes, ids] => generate(directory, count, bytes, ids),
         ["sweep", directory] => sweep(directory, None),
         ["sweep", directory, idle] => sweep(directory, Some(idle)),
+        ["wake", directory, ids, count] => wake(directory, ids, count),
+        ["wait", directory, ids] => wait(directory, ids),
         [directory, ids, count, mode @ ("rw" | "ro")] => measure(directory, ids, count, mode == "rw"),
-        _ => Err("usage: store_loop gen DIR N BYTES IDFILE | store_loop DIR IDFILE N rw|ro | store_loop sweep DIR [IDLE_SECS]".into()),
+        _ => Err("usage: store_loop gen DIR N BYTES IDFILE | store_loop DIR IDFILE N rw|ro | store_loop sweep DIR [IDLE_SECS] | store_loop wake DIR IDFILE N".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,6 +116,57 @@ fn sweep(directory: &str, idle: Option<&str>) -> Outcome {
         return Err(format!("there was something to do: {swept:?}").into());
     }
     report(swept.remaining, began);
+    Ok(())
+}
+
+/// The clock of all processes, in nanoseconds.
+fn clock() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+fn first(ids: &str) -> Result<Id, Box<dyn std::error::Error>> {
+    std::fs::read_to_string(ids)?.lines().next().and_then(Id::parse).ok_or_else(|| "no ID".into())
+}
+
+fn wake(directory: &str, ids: &str, count: &str) -> Outcome {
+    let (store, id) = (DirectoryStore::at(directory), first(ids)?);
+    let mut waiter = Command::new(std::env::current_exe()?)
+        .args(["wait", directory, ids])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (mut orders, answers) = (waiter.stdin.take().ok_or("no pipe")?, waiter.stdout.take().ok_or("no pipe")?);
+    let mut answers = BufReader::new(answers).lines();
+    let mut times = Vec::new();
+    for _ in 0..count.parse::<u32>()? {
+        let guard = store.lock(&id, Duration::from_secs(30))?.ok_or("no session")?;
+        orders.write_all(b"\n")?;
+        // Until it has fallen asleep.
+        std::thread::sleep(Duration::from_micros(500));
+        let released = clock();
+        drop(guard);
+        times.push(answers.next().ok_or("no answer")??.parse::<i64>()? - released);
+    }
+    drop(orders);
+    waiter.wait()?;
+    times.sort_unstable();
+    #[allow(clippy::cast_precision_loss)]
+    let seconds = times[times.len() / 2] as f64 / 1e9;
+    println!("{{\"ops\":{count},\"secs\":{seconds:.9},\"rate\":{:.1}}}", 1.0 / seconds);
+    Ok(())
+}
+
+/// For each line it is given: waits for the lock, and says when it had it.
+fn wait(directory: &str, ids: &str) -> Outcome {
+    let (store, id) = (DirectoryStore::at(directory), first(ids)?);
+    for line in std::io::stdin().lines() {
+        line?;
+        let guard = store.lock(&id, Duration::from_secs(30))?.ok_or("no session")?;
+        let granted = clock();
+        drop(guard);
+        println!("{granted}");
+    }
     Ok(())
 }
 

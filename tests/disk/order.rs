@@ -55,7 +55,7 @@ fn trace(test: &str, sessions: &Path, grown: &str) -> String {
     let trace = sessions.with_extension("trace");
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-y", "-e", "trace=openat,flock,pwrite64,ftruncate,fsync,fdatasync,unlinkat", "-o"])
+        .args(["-f", "-y", "-e", "trace=openat,flock,pwrite64,pwritev,ftruncate,fsync,fdatasync,unlinkat", "-o"])
         .arg(&trace);
     command.arg(std::env::current_exe().expect("this program")).args(["--exact", test]);
     if !grown.is_empty() {
@@ -70,7 +70,7 @@ fn trace(test: &str, sessions: &Path, grown: &str) -> String {
         Some(match line.split_whitespace().nth(1)?.split('(').next()? {
             "openat" if line.contains("O_CREAT") => "make",
             "flock" => "lock",
-            "pwrite64" => "write",
+            "pwrite64" | "pwritev" => "write",
             "ftruncate" => "length",
             "fdatasync" | "fsync" if of_directory => "directory",
             "fdatasync" | "fsync" => "sync",

@@ -36,8 +36,8 @@ const MAX_LOOK: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(200);
 /// How long a worker waits in place for the first request on a Unix socket's connection: to park it costs more.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// After so many connections in a row that were there already, the next one is taken to be there, too. Where it is not, accept has made
-/// a socket in vain, which costs as much as ten questions.
+/// After so many connections in a row that were there already, the next one is taken to be there, too. Where it is not,
+/// accept has made a socket in vain, which costs as much as ten questions.
 const SURE: u32 = 8;
 /// So much time a worker may give away for each connection that it serves, so that others who want the processor for long
 /// cost a connection no more than that.
@@ -147,8 +147,8 @@ impl<'a> Attendant<'a> {
         self.drain(graceful_timeout);
     }
 
-    /// Lets somebody else have this processor, if he wants it: often that is the front server or a client, who connects in a moment, and
-    /// to go on then costs much less than to fall asleep and be woken.
+    /// Lets somebody else have this processor, if he wants it: often that is the front server or a client, who connects in
+    /// a moment, and to go on then costs much less than to fall asleep and be woken.
     fn give_way(&mut self) {
         if !self.gift.is_zero() {
             let before = Instant::now();

@@ -1,7 +1,7 @@
 //! The directory store: one file per session, the file name is the session ID, shared by any number of processes.
 //!
-//! `slot` is the format, `look` what a file holds, `file` what is done to it, by `calls`; `place` is the directory, `sweep` goes through all of it,
-//! `position` is how far a sweep has come.
+//! `slot` is the format, `look` what a file holds, `file` what is done to it, by `calls`; `place` is the directory,
+//! `sweep` goes through all of it, `position` is how far a sweep has come.
 //! The protocol and its argument are in `src/docs/file-format.md`.
 
 mod calls;

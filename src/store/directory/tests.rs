@@ -538,23 +538,59 @@ fn a_session_that_was_swept_while_its_lock_was_waited_for_is_gone() {
     });
 }
 
-/// In a process of its own, as the limit is the process's.
+/// Runs the rest of a test in a process of its own, as a file size limit is the process's. False there.
+fn in_a_child(test: &str) -> bool {
+    if std::env::var_os("CLOAKROOM_TEST_CHILD").is_some() {
+        return false;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = format!("store::directory::tests::{test}");
+    let output = child.args(["--exact", &name]).env("CLOAKROOM_TEST_CHILD", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{} {said}", output.status);
+    true
+}
+
+fn limit_files_to(size: u64) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Fsize, Rlimit { current: Some(size), maximum: None }).unwrap();
+}
+
 #[test]
 fn a_growth_beyond_the_file_size_limit_is_an_error_and_changes_nothing() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if std::env::var_os("CLOAKROOM_TEST_CHILD").is_some() {
-        let (store, _keep) = store();
-        let (id, _) = create(&store, 10);
-        save(&store, &id, 11);
-        let mut guard = store.lock(&id, WAIT).unwrap().unwrap();
-        setrlimit(Resource::Fsize, Rlimit { current: Some(8192), maximum: Some(8192) }).unwrap();
-        assert!(matches!(guard.save(&record(100_000), Version(2)), Err(StoreError::Io { .. })));
-        assert_eq!(size_of(&store, &id), Some(11));
-        assert!(matches!(guard.save(&record(12), Version(2)).unwrap(), Saved::Saved(_)));
+    if in_a_child("a_growth_beyond_the_file_size_limit_is_an_error_and_changes_nothing") {
         return;
     }
-    let name = "store::directory::tests::a_growth_beyond_the_file_size_limit_is_an_error_and_changes_nothing";
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", name]).env("CLOAKROOM_TEST_CHILD", "1").output().unwrap();
-    assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stdout));
+    let (store, _keep) = store();
+    let (id, _) = create(&store, 10);
+    save(&store, &id, 11);
+    let mut guard = store.lock(&id, WAIT).unwrap().unwrap();
+    limit_files_to(8192);
+    assert!(matches!(guard.save(&record(100_000), Version(2)), Err(StoreError::Io { .. })));
+    assert_eq!(size_of(&store, &id), Some(11));
+    assert!(matches!(guard.save(&record(12), Version(2)).unwrap(), Saved::Saved(_)));
+}
+
+/// A large value is written from where it is, in one call that may be cut anywhere: in the header, in the value, behind it.
+#[test]
+fn a_large_record_that_is_written_in_part_leaves_the_old_one() {
+    if in_a_child("a_large_record_that_is_written_in_part_leaves_the_old_one") {
+        return;
+    }
+    let (store, _keep) = store();
+    let (id, path) = create(&store, 20_000);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 2 * 32_768);
+    let mut version = Version(1);
+    for cut in [1, 63, 64, 70, 100, 10_000, 20_063] {
+        limit_files_to(32_768 + cut);
+        let failed = store.save(&id, &record(20_001), version);
+        assert!(matches!(failed, Err(StoreError::Io { verb: "write session file", .. })), "{cut}: {failed:?}");
+        assert_eq!(size_of(&store, &id), Some(20_000), "{cut}");
+    }
+    limit_files_to(u64::MAX);
+    for size in [20_001, 20_002, 25_000] {
+        let Saved::Saved(next) = store.save(&id, &record(size), version).unwrap() else { panic!() };
+        version = next;
+        assert_eq!(size_of(&store, &id), Some(size));
+    }
 }
