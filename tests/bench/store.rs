@@ -125,8 +125,11 @@ fn clock() -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
+/// The first ID in a file, or in one of cookies.
 fn first(ids: &str) -> Result<Id, Box<dyn std::error::Error>> {
-    std::fs::read_to_string(ids)?.lines().next().and_then(Id::parse).ok_or_else(|| "no ID".into())
+    let text = std::fs::read_to_string(ids)?;
+    let line = text.lines().next().unwrap_or_default();
+    Id::parse(line.strip_prefix("session=").unwrap_or(line)).ok_or_else(|| "no ID".into())
 }
 
 fn wake(directory: &str, ids: &str, count: &str) -> Outcome {
