@@ -71,6 +71,8 @@ pub(super) fn serve(
     let next = loop {
         in_a_row += 1;
         match serve_one(&stream, begun.take(), application, activity, in_a_row == IN_A_ROW, buffers) {
+            // Hardly anybody is that quick, so it is not looked whether more is there; whoever stops looks once more.
+            Left::Open if buffers.pending.is_empty() && !activity.stopping() => break Next::Idle(stream),
             Left::Open => {}
             Left::Quiet => break Next::Idle(stream),
             Left::Closed => break Next::Close,

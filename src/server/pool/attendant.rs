@@ -274,9 +274,10 @@ impl<'a> Attendant<'a> {
     }
 
     fn park(&mut self, quiet: Quiet) {
-        if quiet.fresh || !asked_to_leave() {
+        // Where nobody goes on, what has come on it by now is still answered, see `drain`.
+        if quiet.fresh || !asked_to_leave() || self.board.is_stopping() {
             self.parking.park(quiet);
-        } else if !self.board.is_stopping() {
+        } else {
             // Told to leave after the response has promised that the connection stays: it does, with somebody else.
             self.parking.pass_on(&quiet);
         }

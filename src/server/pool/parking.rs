@@ -91,7 +91,7 @@ impl Parking {
         if inner.parked.len() == MAX_PARKED {
             inner.parked.pop_front();
         }
-        if self.lot.add(&quiet).is_ok() {
+        if self.lot.watch(&quiet).is_ok() {
             inner.parked.push_back(Parked { quiet, since: Instant::now() });
         }
     }
@@ -100,8 +100,8 @@ impl Parking {
     pub(super) fn resume(&self, event: u64) -> Option<Quiet> {
         let mut inner = self.lot.lock();
         let found = inner.parked.iter().position(|parked| token(&parked.quiet.stream) == event)?;
-        let quiet = inner.parked.remove(found)?.quiet;
-        epoll::delete(&self.lot.epoll, &quiet.stream).is_ok().then_some(quiet)
+        // It stays in the set and is not reported again: most come back in a moment.
+        Some(inner.parked.remove(found)?.quiet)
     }
 
     /// Since when the longest quiet one has been so.
@@ -173,9 +173,15 @@ impl Lot {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, quiet: &Quiet) -> Result<(), Errno> {
+    /// Has a connection reported, once.
+    fn watch(&self, quiet: &Quiet) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(token(&quiet.stream));
-        epoll::add(&self.epoll, &quiet.stream, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+        match epoll::modify(&self.epoll, &quiet.stream, data, flags) {
+            // It was not here before.
+            Err(Errno::NOENT) => epoll::add(&self.epoll, &quiet.stream, data, flags),
+            other => other,
+        }
     }
 
     fn give_away(&self, inner: &mut Inner, to: &Shelf) {
@@ -184,7 +190,7 @@ impl Lot {
             // its events would come here after it was closed, too.
             let put = epoll::delete(&self.epoll, &parked.quiet.stream).and_then(|()| to.put(&parked.quiet));
             if put.is_err() {
-                if self.add(&parked.quiet).is_ok() {
+                if self.watch(&parked.quiet).is_ok() {
                     inner.parked.push_front(parked);
                 }
                 break;
