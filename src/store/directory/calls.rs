@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::place::{Place, io_error};
+use super::slot::HEADER;
 use crate::session::{Encoding, Id, Millis, StoreError};
 
 /// Reads until `bytes` are full or the file is at its end. Returns how many there are.
@@ -22,6 +23,13 @@ pub(super) fn fill(file: &File, bytes: &mut [u8], offset: u64) -> Result<usize, 
         }
     }
     Ok(filled)
+}
+
+/// The headers of both slots; `None` where the file is too short for that.
+pub(super) fn headers(file: &File, capacity: usize) -> Result<Option<[[u8; HEADER]; 2]>, Errno> {
+    let (mut a, mut b) = ([0; HEADER], [0; HEADER]);
+    let are_whole = fill(file, &mut a, 0)? == HEADER && fill(file, &mut b, capacity as u64)? == HEADER;
+    Ok(are_whole.then_some([a, b]))
 }
 
 pub(super) fn stat(place: &Place, id: &Id, file: &File) -> Result<Stat, StoreError> {

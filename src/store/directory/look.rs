@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
 
-use super::calls::{fill, links, lock_error, modification_time, stat};
+use super::calls::{fill, headers, links, lock_error, modification_time, stat};
 use super::place::{Place, check_file, io_error};
 use super::slot::{self, HEADER, Header, Likely, Look, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::session::{Id, Millis, Record, StoreError, Stored, Version, is_over, now, over_from};
@@ -227,7 +227,8 @@ fn read<'a>(
     let failed = |error| io_error("read session file", &place.file_path(id), error);
     if may_skip
         && let Some(capacity) = slot::capacity_of(length as u64).filter(|&capacity| capacity >= LARGE)
-        && let Some(likely) = glance(id, file, capacity).map_err(failed)?
+        && let Some([a, b]) = headers(file, capacity).map_err(failed)?
+        && let Some(likely) = Likely::of(id, capacity, &a, &b)
     {
         let offset = likely.side.offset(capacity) as u64;
         let filled = fill(file, buffer.bytes(likely.length), offset).map_err(failed)?;
@@ -244,13 +245,6 @@ fn read<'a>(
     let side = if let Look::Current { side, .. } = look { side } else { Side::A };
     let payload_at = side.offset(capacity) + HEADER;
     Ok(Image { look, buffer, filled, payload_at, capacity, links, modified })
-}
-
-/// Which slot seems current, by the headers of both.
-fn glance(id: &Id, file: &File, capacity: usize) -> Result<Option<Likely>, Errno> {
-    let (mut a, mut b) = ([0; HEADER], [0; HEADER]);
-    let is_whole = fill(file, &mut a, 0)? == HEADER && fill(file, &mut b, capacity as u64)? == HEADER;
-    Ok(if is_whole { Likely::of(id, capacity, &a, &b) } else { None })
 }
 
 /// Renames a damaged file, whose lock is held, to a name that is no session ID.

@@ -62,24 +62,28 @@ pub(super) fn capacity_of(length: u64) -> Option<usize> {
 pub(super) fn seal(id: &Id, header: Header, encoding: &mut Encoding) {
     let length = encoding.len() - HEADER;
     encoding.first_mut()[..HEADER].copy_from_slice(&unsealed(id, header, length));
-    let checksum = if let Some(bytes) = encoding.as_slice() {
-        xxh3_64(&bytes[8..])
-    } else {
-        let mut hash = Xxh3Default::new();
-        let mut pieces = encoding.pieces();
-        hash.update(&pieces.next().expect("the header")[8..]);
-        pieces.for_each(|piece| hash.update(piece));
-        hash.digest()
-    };
+    if encoding.as_slice().is_some() {
+        return sign(encoding.first_mut());
+    }
+    let mut hash = Xxh3Default::new();
+    let mut pieces = encoding.pieces();
+    hash.update(&pieces.next().expect("the header")[8..]);
+    pieces.for_each(|piece| hash.update(piece));
+    let checksum = hash.digest();
     encoding.first_mut()[..8].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The slot that says that the session was deleted.
 pub(super) fn tombstone(id: &Id, sequence: u64, mark: u64) -> [u8; HEADER] {
     let mut bytes = unsealed(id, Header { sequence, mark, tombstone: true, ends: None, idle: None }, 0);
+    sign(&mut bytes);
+    bytes
+}
+
+/// Puts the checksum of a slot's bytes in its place.
+fn sign(bytes: &mut [u8]) {
     let checksum = xxh3_64(&bytes[8..]);
     bytes[..8].copy_from_slice(&checksum.to_le_bytes());
-    bytes
 }
 
 /// A header without its checksum.
@@ -102,8 +106,7 @@ fn unsealed(id: &Id, header: Header, length: usize) -> [u8; HEADER] {
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn encode(id: &Id, header: Header, payload: &[u8]) -> Vec<u8> {
     let mut bytes = [&unsealed(id, header, payload.len()), payload].concat();
-    let checksum = xxh3_64(&bytes[8..]);
-    bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+    sign(&mut bytes);
     bytes
 }
 
@@ -199,7 +202,7 @@ impl Likely {
 
     /// What a look at the whole file would tell, now that it is proven.
     pub(super) fn look<'a>(&self, header: Header, capacity: usize, payload: &'a [u8]) -> Look<'a> {
-        let growing = self.side == Side::A && self.is_alone && capacity_for(payload.len()) != Some(capacity);
+        let growing = is_growing(self.side, self.is_alone, payload, capacity);
         Look::Current { side: self.side, header, payload, certain: true, growing }
     }
 }
@@ -247,6 +250,12 @@ pub(super) enum Look<'a> {
     Bad,
 }
 
+/// Whether a file has grown and nothing was written since: a new one is as large as its first record needs, so one that is
+/// larger has grown. `is_alone`: the other slot is blank.
+fn is_growing(side: Side, is_alone: bool, payload: &[u8], capacity: usize) -> bool {
+    side == Side::A && is_alone && capacity_for(payload.len()) != Some(capacity)
+}
+
 /// Looks at the bytes of a whole file.
 pub(super) fn look<'a>(id: &Id, file: &'a [u8]) -> Look<'a> {
     let Some(capacity) = capacity_of(file.len() as u64) else {
@@ -264,8 +273,7 @@ pub(super) fn look<'a>(id: &Id, file: &'a [u8]) -> Look<'a> {
         _ => return Look::Bad,
     };
     let Slot::Good(header, payload) = slot else { return Look::Bad };
-    // A new file is as large as its first record needs, so one that is larger has grown.
-    let growing = side == Side::A && other == Slot::Blank && capacity_for(payload.len()) != Some(capacity);
+    let growing = is_growing(side, other == Slot::Blank, payload, capacity);
     Look::Current { side, header, payload, certain: other != Slot::Bad, growing }
 }
 
@@ -335,8 +343,7 @@ mod tests {
         }
         let mut foreign = slot(header(3), 5);
         foreign[12] = 2;
-        let checksum = xxh3_64(&foreign[8..]);
-        foreign[..8].copy_from_slice(&checksum.to_le_bytes());
+        sign(&mut foreign);
         slots.push(foreign);
         let mut proven = 0;
         for a in &slots {
@@ -441,8 +448,7 @@ mod tests {
     fn a_newer_format_is_told_apart_from_damage() {
         let mut bytes = encode(&id(), header(1), b"x");
         bytes[12] = 2;
-        let checksum = xxh3_64(&bytes[8..]);
-        bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+        sign(&mut bytes);
         assert_eq!(decode(&id(), &bytes), Slot::Foreign(2));
     }
 

@@ -3,7 +3,6 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::calls::{self, modification_time};
 use super::look::{self, Found, Memory};
 use super::place::{Place, check_file, io_error};
 use super::position;
-use super::slot::{self, Glance, HEADER};
+use super::slot::{self, Glance};
 use crate::session::{Id, Millis, StoreError, Stored, Swept, is_over, now, over_from};
 use crate::sys::lock;
 use crate::sys::log::log;
@@ -168,12 +167,9 @@ fn glance(place: &Place, id: &Id, file: &File, stat: &Stat) -> Result<Seems, Sto
     }
     let Some(capacity) = slot::capacity_of(stat.st_size.cast_unsigned()) else { return Ok(Seems::Otherwise) };
     let (modified, mut blanks, mut until) = (modification_time(stat), 0, Millis::MAX);
-    for at in [0, capacity as u64] {
-        let mut header = [0; HEADER];
-        if file.read_exact_at(&mut header, at).is_err() {
-            // Cut just now, or unreadable: the look will say so.
-            return Ok(Seems::Otherwise);
-        }
+    // Cut just now, or unreadable: the look will say so.
+    let Ok(Some(headers)) = calls::headers(file, capacity) else { return Ok(Seems::Otherwise) };
+    for header in headers {
         match slot::glance(id, &header) {
             Glance::Blank => blanks += 1,
             Glance::Header(header) if !header.tombstone && !is_over(now(), modified, header.idle, header.ends) => {
