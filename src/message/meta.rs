@@ -51,10 +51,7 @@ impl MetaVariables {
     /// Returns `None` where the block does not end in NUL, has a name without a value or an empty name, or is longer
     /// than 4 GiB. Repeated names are kept; see [`first_repeated_name`](Self::first_repeated_name).
     pub fn from_block(bytes: Vec<u8>) -> Option<Self> {
-        match Self::from_block_within(bytes, usize::MAX) {
-            Ok(meta) => meta,
-            Err(TooMany) => unreachable!("there is no limit"),
-        }
+        Self::from_block_within(bytes, usize::MAX).ok().flatten()
     }
 
     /// The same with at most so many: the index of a block of empty values would take five times the block's memory.

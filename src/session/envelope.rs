@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::codec::{CodecError, Encoded};
-use super::record::{Millis, Record};
+use super::record::Record;
 
 /// The major types that occur, in the upper three bits of an item's first byte.
 const NUMBER: u8 = 0;
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn number<const N: usize>(&mut self) -> Result<Millis, CodecError> {
+    fn number<const N: usize>(&mut self) -> Result<u64, CodecError> {
         let bytes: [u8; N] = *self.bytes[self.at..].first_chunk().ok_or_else(short)?;
         self.at += N;
         Ok(bytes.into_iter().fold(0, |n, byte| n << 8 | u64::from(byte)))

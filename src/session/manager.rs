@@ -146,11 +146,10 @@ impl Session {
             },
         };
         let others = current.filter(|current| current.version != base.version);
-        if let Some(current) = &others
-            && !self.changes.hold(&base.record, &current.record)
-        {
-            let base = Base { id: base.id, record: current.record.clone(), version: current.version };
-            return Ok(Commit::Again(Box::new(self.again(Some((guard, base))))));
+        let is_void = others.as_ref().is_some_and(|current| !self.changes.hold(&base.record, &current.record));
+        let others = others.map(|Stored { record, version }| Base { id: base.id, record, version });
+        if is_void {
+            return Ok(Commit::Again(Box::new(self.again(others.map(|base| (guard, base))))));
         }
         if self.flush {
             // First the new record, as in a renewal: where it cannot be kept, the old session stays as it was.
@@ -165,10 +164,10 @@ impl Session {
         match others {
             None => self.save(&manager, guard, base, changed),
             // What others have saved meanwhile, with the changes of this request.
-            Some(Stored { record, version }) => {
-                let mut changed = record.clone();
+            Some(base) => {
+                let mut changed = base.record.clone();
                 self.changes.apply(&mut changed).map_err(|(key, source)| SessionError::Value { key, source })?;
-                self.save(&manager, guard, Base { id: base.id, record, version }, Some(changed))
+                self.save(&manager, guard, base, Some(changed))
             }
         }
     }
