@@ -30,9 +30,9 @@ pub(crate) enum Next {
     Idle(Stream),
 }
 
-/// Serves the requests that have arrived on an HTTP connection. It never waits for a request to begin: a connection
-/// on which nothing has arrived, also a new one, is [`Next::Idle`]. A worker that stops may close one that was served
-/// before; the request of a new one may be on its way.
+/// Serves the request that has arrived on an HTTP connection, and those that came along with it. It never waits for a
+/// request to begin: a connection on which nothing has arrived, also a new one, is [`Next::Idle`]. A worker that stops
+/// may close one that was served before; the request of a new one may be on its way.
 ///
 /// `begun` is a request that somebody else has begun to read.
 pub(crate) fn serve_http(

@@ -287,9 +287,9 @@ impl<'a> Attendant<'a> {
     /// False where there was nothing to serve.
     fn wait(&mut self, time: Option<Duration>) -> bool {
         let keep = self.host.current_limits().keep_alive_timeout;
-        let next = [self.parking.oldest().map(|since| since + keep), self.exhausted].into_iter().flatten().min();
-        let timeout = match (time, next) {
-            (None, Some(next)) => {
+        let timeout = time.or_else(|| {
+            let next = [self.parking.oldest().map(|since| since + keep), self.exhausted].into_iter().flatten().min();
+            next.map(|next| {
                 // A millisecond more, since epoll counts in those and must not wake too early.
                 let mut left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 if self.exhausted.is_some() {
@@ -297,10 +297,9 @@ impl<'a> Attendant<'a> {
                     std::thread::sleep(left.min(EXHAUSTED));
                     left = Duration::ZERO;
                 }
-                Some(left)
-            }
-            (time, _) => time,
-        };
+                left
+            })
+        });
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut events: [epoll::Event; 16] = std::array::from_fn(|_| epoll::Event {
             flags: epoll::EventFlags::empty(),

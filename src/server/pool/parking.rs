@@ -173,7 +173,8 @@ impl Lot {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a connection reported, once.
+    /// Has a connection reported, once: one that was resumed, and perhaps handed to another process, is silent until it is
+    /// watched again.
     fn watch(&self, quiet: &Quiet) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(token(&quiet.stream));
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
